@@ -1,0 +1,1 @@
+"""The dlq command: one file per verb, heavy imports inside the verb."""

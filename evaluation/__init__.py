@@ -1,0 +1,1 @@
+"""Likelihood, sampling, the lm-eval bridge and paired statistics."""

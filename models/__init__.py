@@ -1,0 +1,1 @@
+"""Masked-diffusion language models: specs, streamed checkpoints, forward, noising."""

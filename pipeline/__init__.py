@@ -1,0 +1,1 @@
+"""What should happen: grid, cells, task graph, scheduler."""

@@ -1,0 +1,1 @@
+"""Content-addressed artifacts, Parquet tables, DuckDB views, atomic commits."""

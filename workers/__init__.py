@@ -1,0 +1,1 @@
+"""Where it happens: Ray, actors, and one plain function per task kind."""
