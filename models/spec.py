@@ -62,6 +62,26 @@ class ModelSpec:
             "down_proj": (hidden, ff),
         }
 
+    def block_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every tensor of one block by dlq's name, such as 'q_proj.weight'."""
+        shapes: dict[str, tuple[int, ...]] = {
+            "input_norm.weight": (self.hidden_size,),
+            "post_norm.weight": (self.hidden_size,),
+        }
+        for name, (n_out, n_in) in self.linears().items():
+            shapes[f"{name}.weight"] = (n_out, n_in)
+            if self.qkv_bias and name in QKV:
+                shapes[f"{name}.bias"] = (n_out,)
+        return shapes
+
+    def outside_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The tensors that belong to no block: embedding, final norm and, unless tied, the LM head."""
+        table = (self.vocab_size, self.hidden_size)
+        shapes: dict[str, tuple[int, ...]] = {"embedding.weight": table, "norm.weight": (self.hidden_size,)}
+        return shapes if self.tied else {**shapes, "head.weight": table}
+
+
+QKV = ("q_proj", "k_proj", "v_proj")
 
 # Linear layers that read the same tensor share one set of statistics, kept under the site's name.
 SITES: dict[str, str] = {

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.spec import ModelSpec
+from models.spec import QKV, ModelSpec
 
 
 class RMSNorm(nn.Module):
@@ -61,7 +61,7 @@ class Block(nn.Module):
         self.input_norm = RMSNorm(spec.hidden_size, spec.norm_eps)
         self.post_norm = RMSNorm(spec.hidden_size, spec.norm_eps)
         for name, (n_out, n_in) in spec.linears().items():
-            bias = spec.qkv_bias and name in ("q_proj", "k_proj", "v_proj")
+            bias = spec.qkv_bias and name in QKV
             self.add_module(name, nn.Linear(n_in, n_out, bias=bias))
 
     def attention(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
@@ -116,7 +116,7 @@ class MaskedDiffusionLM(nn.Module):
             self.head.weight = self.embedding.weight
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Normed final states [B, L, hidden] of input_ids [B, L]; attention_mask [B, L], True = real token."""
+        """Normed final states [B, L, hidden] of input_ids [B, L]; attention_mask [B, L], True = real."""
         x = self.embedding(input_ids)
         positions = positions_of(input_ids, attention_mask)
         cos, sin = (t[:, None] for t in rotary(positions, self.spec.head_dim, self.spec.rope_theta))
