@@ -1,0 +1,1 @@
+"""Ways of sharing out bits, one frozen dataclass per file."""

@@ -1,0 +1,80 @@
+"""The four choices that make a method, as the layer sees them: y = Qa(x T) · Qw(T⁻¹ Wᵀ).
+
+A choice is a frozen dataclass (its fields are recipe fields); adding one means one file and one line in
+quant.registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from quant.lazy import torch
+
+if TYPE_CHECKING:
+    from quant.statistics import LayerStatistics
+    from quant.weights import Codes, WeightGrid
+
+
+class FittedTransform(Protocol):
+    """An invertible map x → xT of a layer's inputs, and the matching maps of weights and statistics."""
+
+    name: ClassVar[str]
+
+    def apply_input(self, x: torch.Tensor) -> torch.Tensor:
+        """x T for x [..., n_in]."""
+        ...
+
+    def apply_weight(self, weight: torch.Tensor) -> torch.Tensor:
+        """(T⁻¹ Wᵀ)ᵀ, so that apply_input(x) · apply_weight(W)ᵀ = x Wᵀ."""
+        ...
+
+    def restore_weight(self, weight: torch.Tensor) -> torch.Tensor:
+        """The inverse of apply_weight: a weight back in the original input coordinates."""
+        ...
+
+    def apply_statistics(self, statistics: LayerStatistics) -> LayerStatistics:
+        """Statistics of xT from those of x: H' = Tᵀ H T."""
+        ...
+
+    def to_tensors(self) -> dict[str, torch.Tensor]:
+        """What running the layer needs of T; counted in its bits."""
+        ...
+
+
+class Transform(Protocol):
+    """How to choose T."""
+
+    name: ClassVar[str]
+    needs_statistics: ClassVar[bool]
+
+    def fit(self, statistics: LayerStatistics | None, weights: Sequence[torch.Tensor]) -> FittedTransform:
+        """T for the linear layers `weights`, all fed by the input that `statistics` describes."""
+        ...
+
+    @staticmethod
+    def from_tensors(tensors: dict[str, torch.Tensor]) -> FittedTransform:
+        """A stored T."""
+        ...
+
+
+class Rounding(Protocol):
+    """How to turn a weight into codes."""
+
+    name: ClassVar[str]
+    needs_statistics: ClassVar[bool]
+
+    def quantize(self, weight: torch.Tensor, grid: WeightGrid, statistics: LayerStatistics | None) -> Codes:
+        """Codes of weight [n_out, n_in] on `grid`; statistics are those of the layer's (transformed) inputs."""
+        ...
+
+
+class Allocation(Protocol):
+    """How to share out bits."""
+
+    name: ClassVar[str]
+    needs_statistics: ClassVar[bool]
+
+    def allocate(self, grid: WeightGrid, weight: torch.Tensor, statistics: LayerStatistics | None) -> WeightGrid:
+        """The grid of this layer, given the one the recipe asks for on average."""
+        ...

@@ -1,0 +1,35 @@
+"""Every named choice of this room. A new method is a file of its own and one line here.
+
+Importing this module loads no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from quant.allocation.uniform import Uniform
+from quant.protocols import Allocation, Rounding, Transform
+from quant.rounding.gptq import GPTQ
+from quant.rounding.nearest import Nearest
+from quant.transforms.identity import Identity
+from quant.transforms.smoothquant import SmoothQuant
+
+TRANSFORMS: dict[str, type[Transform]] = {cls.name: cls for cls in (Identity, SmoothQuant)}
+ROUNDINGS: dict[str, type[Rounding]] = {cls.name: cls for cls in (Nearest, GPTQ)}
+ALLOCATIONS: dict[str, type[Allocation]] = {cls.name: cls for cls in (Uniform,)}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named method: a line about it, the flat fields it sets, and what grid `symmetric: true` means for it."""
+
+    summary: str
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    symmetric_grid: str = "sym_full"
+
+
+METHODS: dict[str, Preset] = {
+    "rtn": Preset("round to nearest; with abits below 16 also of the inputs, per token", {"rounding": "nearest"}),
+    "gptq": Preset("GPTQ: column-wise rounding with second-order correction", {"rounding": "gptq"}),
+}

@@ -1,0 +1,1 @@
+"""Ways of turning weights into integer codes, one frozen dataclass per file."""
