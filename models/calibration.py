@@ -54,9 +54,7 @@ class Calibration:
 def calibration_file(data: str) -> Path:
     """The text file behind a `data:` setting; CalibrationError when it does not exist."""
     path = (
-        Path(str(files("models") / "bundled" / "data" / "calibration.jsonl"))
-        if data == "bundled"
-        else Path(data)
+        Path(str(files("models") / "bundled" / "data" / "calibration.jsonl")) if data == "bundled" else Path(data)
     )
     if not path.is_file():
         raise CalibrationError(f"no calibration file {data!r}: give 'bundled', a .jsonl or a .txt file")

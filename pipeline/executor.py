@@ -17,7 +17,7 @@ class Outcome:
 
     done: the artifact is committed (by this attempt or another; `cached` tells). failed: the computation raised,
     and would again. lost: the attempt died or met a passing fault, trying again makes sense. fatal: nothing else
-    can succeed either (store full), the sweep stops. `error` is one line.
+    can succeed either (store full), the sweep stops. `error` is one line, `trace` the end of the traceback.
     """
 
     key: str
@@ -26,6 +26,7 @@ class Outcome:
     error: str = ""
     seconds: float = 0.0
     cached: bool = False
+    trace: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,69 @@
+"""A block that runs with quantized weights and activations, rebuilt from packed layers.
+
+Weights are dequantized once when the block is built; quality is measured, no integer kernel runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.transformer import Block
+from quant.activation import Activation
+from quant.packing import PackedLinear
+
+
+class QuantizedLinear(nn.Module):
+    """y = Qa(x T) · Ŵᵀ + b; takes the place of an nn.Linear.
+
+    Inputs are transformed and quantized in their own dtype; the weight is held dequantized in `dtype`.
+    """
+
+    def __init__(
+        self, packed: PackedLinear, activation: Activation, bias: Tensor | None, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.register_buffer("weight", packed.dequantize(dtype), persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
+        self.transform, self.activation = packed.transform, activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(self.activation.quantize(self.transform.apply_input(x)), self.weight, self.bias)
+
+
+def quantize_block(block: Block, layers: Mapping[str, PackedLinear], activation: Activation) -> Block:
+    """Replace the named linear layers of `block`, in place.
+
+    Raises KeyError, listing them, when a linear layer of the block has no packed counterpart: a layer that
+    silently stays in full precision would falsify the bits of the whole cell.
+    """
+    linears = {name for name, module in block.named_children() if isinstance(module, nn.Linear)}
+    if linears != set(layers):
+        raise KeyError(f"layers left unquantized or unknown: {sorted(linears ^ set(layers))}")
+    for name, packed in layers.items():
+        linear = block.get_submodule(name)
+        assert isinstance(linear, nn.Linear)
+        setattr(block, name, QuantizedLinear(packed, activation, linear.bias, linear.weight.dtype))
+    return block
+
+
+def block_tensors(layers: Mapping[str, PackedLinear]) -> dict[str, Tensor]:
+    """Stored tensors of a packed block: '<layer>.<part>' -> tensor."""
+    return {f"{layer}.{part}": t for layer, packed in layers.items() for part, t in packed.to_tensors().items()}
+
+
+def read_block(path: Path, meta: Mapping[str, Mapping[str, Any]]) -> dict[str, PackedLinear]:
+    """The inverse of `block_tensors`, from a safetensors file and the layers' meta."""
+    with safe_open(path, framework="pt") as file:
+        stored = {key: file.get_tensor(key) for key in file.keys()}
+    layers = {}
+    for layer, details in meta.items():
+        parts = {k.removeprefix(f"{layer}."): t for k, t in stored.items() if k.startswith(f"{layer}.")}
+        layers[layer] = PackedLinear.from_tensors(parts, details)
+    return layers

@@ -1,0 +1,68 @@
+"""Quantize: every linear layer of one block through one recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from models.quantized import block_tensors
+from models.spec import SITES
+from pipeline.tasks import Quantize
+from quant.errors import PoisonedLayer
+from quant.layer import quantize_layer
+from quant.packing import PackedLinear
+from storage.artifacts import Store
+from storage.tables import write_table
+from workers.calibrate import read_statistics
+from workers.loading import Memory, checkpoint_of
+
+
+def quantize(task: Quantize, store: Store, memory: Memory, folder: Path, facts: dict[str, Any]) -> None:
+    """Write block.safetensors, block.json and layers.parquet into `folder`.
+
+    Raises PoisonedLayer, naming block and layer, when a layer cannot be quantized or comes out not finite.
+    """
+    statistics = read_statistics(store.open(task.statistics).file("statistics.safetensors"))
+    block = checkpoint_of(task.model).block(task.block).to(task.model.device)
+    layers: dict[str, PackedLinear] = {}
+    rows = []
+    for name, site in SITES.items():
+        weight = block.get_submodule(name).get_parameter("weight")
+        try:
+            layers[name], report = quantize_layer(weight, task.recipe, statistics[site].to(task.model.device))
+        except PoisonedLayer as error:
+            raise PoisonedLayer(f"block {task.block} {name}: {error}") from None
+        if not report["finite"]:
+            raise PoisonedLayer(f"block {task.block} {name}: the quantized weight is not finite")
+        rows.append({**_labels(task, name, weight.shape), **report})
+    save_file({k: t.cpu().contiguous() for k, t in block_tensors(layers).items()}, folder / "block.safetensors")
+    meta = {"recipe": task.recipe.canonical(), "layers": {name: p.meta() for name, p in layers.items()}}
+    (folder / "block.json").write_text(json.dumps(meta, sort_keys=True))
+    write_table(folder / "layers.parquet", "layers", rows)
+    facts.update(_sizes(layers))
+
+
+def _labels(task: Quantize, layer: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    return {
+        **task.recipe.fields(),
+        "model_hash": task.model.weights,
+        "block": task.block,
+        "layer": layer,
+        "rows": shape[0],
+        "columns": shape[1],
+        "calibration": task.calibration.name,
+        "masking": task.calibration.masking,
+        "propagation": task.propagation,
+    }
+
+
+def _sizes(layers: dict[str, PackedLinear]) -> dict[str, int]:
+    """Weights, and bytes of codes and of everything stored, summed over the block."""
+    return {
+        "weights": sum(p.in_features * p.out_features for p in layers.values()),
+        "code_bytes": sum(p.codes.nbytes for p in layers.values()),
+        "linear_bytes": sum(t.nbytes for p in layers.values() for t in p.to_tensors().values()),
+    }
