@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -60,8 +60,7 @@ def block_tensors(layers: Mapping[str, PackedLinear]) -> dict[str, Tensor]:
 
 def read_block(path: Path, meta: Mapping[str, Mapping[str, Any]]) -> dict[str, PackedLinear]:
     """The inverse of `block_tensors`, from a safetensors file and the layers' meta."""
-    with safe_open(path, framework="pt") as file:
-        stored = {key: file.get_tensor(key) for key in file.keys()}
+    stored = load_file(path)
     layers = {}
     for layer, details in meta.items():
         parts = {k.removeprefix(f"{layer}."): t for k, t in stored.items() if k.startswith(f"{layer}.")}

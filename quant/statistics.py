@@ -8,7 +8,7 @@ refused here: they make the Gram matrix non-finite, and quantize_layer refuses t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from quant.lazy import torch
 
@@ -29,10 +29,14 @@ class LayerStatistics:
     sample: torch.Tensor
     held_out: torch.Tensor
 
+    def to(self, device: str | torch.device) -> LayerStatistics:
+        """The same statistics on `device`."""
+        moved = {name: tensor.to(device) for name, tensor in self._tensors().items()}
+        return replace(self, **moved)
+
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """Everything as contiguous CPU tensors (tokens: int64 [1]), ready for safetensors."""
-        kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "tokens"}
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in kept.items()}
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in self._tensors().items()}
         return {**tensors, "tokens": torch.tensor([self.tokens], dtype=torch.int64)}
 
     @classmethod
@@ -40,6 +44,9 @@ class LayerStatistics:
         """The inverse of to_tensors. Raises KeyError when one is missing."""
         kept = {field.name: tensors[field.name] for field in fields(cls) if field.name != "tokens"}
         return cls(**kept, tokens=int(tensors["tokens"].item()))
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "tokens"}
 
 
 class StatisticsCollector:

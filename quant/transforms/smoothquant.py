@@ -61,19 +61,19 @@ class ChannelScale:
 
     def apply_input(self, x: torch.Tensor) -> torch.Tensor:
         """x/s, in x's type."""
-        return (x.float() / self.channel_scale.float()).to(x.dtype)
+        return (x.float() / self._scale(x)).to(x.dtype)
 
     def apply_weight(self, weight: torch.Tensor) -> torch.Tensor:
         """W·diag(s), float32."""
-        return weight.float() * self.channel_scale.float()
+        return weight.float() * self._scale(weight)
 
     def restore_weight(self, weight: torch.Tensor) -> torch.Tensor:
         """W·diag(1/s), float32."""
-        return weight.float() / self.channel_scale.float()
+        return weight.float() / self._scale(weight)
 
     def apply_statistics(self, statistics: LayerStatistics) -> LayerStatistics:
         """Every statistic of x/s, exactly: all of them scale with the channels."""
-        scale = self.channel_scale.to(statistics.gram.device).float()
+        scale = self._scale(statistics.gram)
         return replace(
             statistics,
             gram=statistics.gram / scale / scale.unsqueeze(1),
@@ -86,3 +86,6 @@ class ChannelScale:
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """The scales."""
         return {"channel_scale": self.channel_scale}
+
+    def _scale(self, other: torch.Tensor) -> torch.Tensor:
+        return self.channel_scale.to(other.device, torch.float32)
