@@ -49,6 +49,7 @@ class Scheduler:
     fatal: str = ""
 
     def __post_init__(self) -> None:
+        self._flying: set[tuple[str, int]] = set()
         self._find_work()
         self._users: dict[str, list[str]] = defaultdict(list)
         for key in self.state:
@@ -95,11 +96,13 @@ class Scheduler:
         self._ready.remove(key)
         self.state[key] = State.RUNNING
         self.tries[key] += 1
+        self._flying.add((key, self.tries[key]))
         return self.tries[key]
 
     def finished(self, outcome: Outcome) -> None:
         """Take in an outcome; late and duplicate ones are harmless."""
         key = outcome.key
+        self._flying.discard((key, outcome.attempt))
         if outcome.status == "done":
             self._complete(key)
         elif self.state[key] is State.RUNNING and outcome.attempt == self.tries[key]:
@@ -144,8 +147,8 @@ class Scheduler:
 
     @property
     def running(self) -> bool:
-        """Whether any task is in flight."""
-        return State.RUNNING in self.state.values()
+        """Whether any attempt is in flight, also one whose task a late success has already settled."""
+        return bool(self._flying)
 
     def count(self, state: State) -> int:
         """How many needed tasks are in a state."""
