@@ -25,6 +25,9 @@ class QuantizedLinear(nn.Module):
     Inputs are transformed and quantized in their own dtype; the weight is held dequantized in `dtype`.
     """
 
+    weight: Tensor
+    bias: Tensor | None
+
     def __init__(
         self, packed: PackedLinear, activation: Activation, bias: Tensor | None, dtype: torch.dtype
     ) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from pipeline.resources import Resources
+from pipeline.resources import Resources, RoleResources
 from pipeline.yamlfile import Place, YamlFile, read_yaml
 
 Propagation = Literal["parallel", "sequential"]
@@ -121,10 +121,13 @@ def _place(source: YamlFile, loc: Place, missing: bool) -> Place:
 
 def _fields_at(place: Place) -> Iterable[str]:
     """The keys that are valid at a place of the grid."""
-    nested = {"models": ModelEntry, "calibration": CalibrationEntry, "tasks": TaskEntry}
+    nested: dict[str, type[BaseModel]] = {
+        "models": ModelEntry,
+        "calibration": CalibrationEntry,
+        "tasks": TaskEntry,
+    }
     if not place:
         return Grid.model_fields
     if place[0] == "resources":
-        field = Resources.model_fields.get(str(place[1])) if len(place) > 1 else None
-        return type(field.default).model_fields if field else Resources.model_fields
+        return RoleResources.model_fields if len(place) > 1 else Resources.model_fields
     return nested[str(place[0])].model_fields

@@ -97,7 +97,7 @@ def _add_score(plan: Plan, cell: Cell, baseline: Cell, blocks: tuple[str, ...], 
     _, reference = _answers(plan, cell.model, None, (), task, baseline.settings)
     score = Score(
         cell=cell.id,
-        columns=tuple(sorted(cell.columns().items())),
+        columns=tuple(sorted({**cell.columns(), "baseline": baseline.id}.items())),
         task=task.task,
         settings=cell.settings,
         requests=requests,

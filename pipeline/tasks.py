@@ -193,6 +193,5 @@ class Score(Task):
 
 def label(recipe: Recipe) -> str:
     """Short name of a recipe for people: 'gptq W2', 'rtn W4A4'."""
-    fields = recipe.fields()
-    bits = f"W{fields['wbits']}" + (f"A{fields['abits']}" if fields["abits"] < 16 else "")
-    return f"{fields['method']} {bits}"
+    bits = f"W{recipe.weights.wbits}" + (f"A{recipe.activation.abits}" if recipe.activation.active else "")
+    return f"{recipe.method} {bits}"

@@ -62,13 +62,13 @@ def _build(node: yaml.Node, place: Place, result: YamlFile, loader: yaml.SafeLoa
     if isinstance(node, yaml.SequenceNode):
         return [_build(item, (*place, i), result, loader) for i, item in enumerate(node.value)]
     if not isinstance(node, yaml.MappingNode):
-        value = loader.construct_object(node)  # type: ignore[no-untyped-call]  # PyYAML is untyped here
+        value = loader.construct_object(node)
         # PyYAML follows YAML 1.1, where 1e-2 is a string; everybody means the number.
         plain = isinstance(value, str) and isinstance(node, yaml.ScalarNode) and node.style is None
         return float(value) if plain and _EXPONENT.fullmatch(value) else value
     mapping: dict[str, Any] = {}
     for key_node, value_node in node.value:
-        key = str(loader.construct_object(key_node))  # type: ignore[no-untyped-call]
+        key = str(loader.construct_object(key_node))
         if key in mapping:
             raise result.error((*place, key), "given twice")
         mapping[key] = _build(value_node, (*place, key), result, loader)

@@ -78,7 +78,7 @@ def forward(block: Block, x: Tensor, task: Calibrate) -> Iterator[Tensor]:
     spec, length = task.model.spec, x.shape[1]
     positions = torch.arange(length, device=task.model.device)[None]
     cos, sin = (t[:, None] for t in rotary(positions, spec.head_dim, spec.rope_theta))
-    for batch in x.split(max(1, BATCH_TOKENS // length)):
+    for batch in torch.split(x, max(1, BATCH_TOKENS // length)):
         yield block(batch.to(task.model.device), cos, sin, None).cpu()
 
 

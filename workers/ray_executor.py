@@ -72,8 +72,8 @@ class RayExecutor:
         for pool in pools:
             if not any(_need(pool).fits(_Amount.of(node["Resources"])) for node in ray.nodes() if node["Alive"]):
                 raise ClusterError(
-                    f"an actor for {', '.join(sorted(pool.kinds))} needs {pool.cpus:g} CPUs, {pool.gpus:g} GPUs; the "
-                    f"cluster has {self._total.cpus:g} and {self._total.gpus:g} in all: see `resources:` in the grid"
+                    f"an actor for {', '.join(sorted(pool.kinds))} needs {pool.cpus:g} CPUs, {pool.gpus:g} GPUs, "
+                    f"the cluster has {self._total.cpus:g} and {self._total.gpus:g}: see `resources:` in the grid"
                 )
         self._seats = [_Seat(f"{p}-{i}", pool) for p, pool in enumerate(pools) for i in range(pool.size)]
 
