@@ -1,0 +1,98 @@
+"""Every word the bundled model knows. Word-level: one token per word, so lengths are countable by eye.
+
+Texts are words separated by single spaces. Does not protect against words outside the lists: they become the
+unknown token, and `encode` refuses them.
+"""
+
+from __future__ import annotations
+
+UNKNOWN, BOS, EOS, MASK = "<|unknown|>", "<|startoftext|>", "<|endoftext|>", "<|mdm_mask|>"
+SPECIAL = [UNKNOWN, BOS, EOS, MASK]
+
+LARGEST = 30
+NUMBERS = [str(n) for n in range(LARGEST + 1)]
+SIGNS = [".", ",", ";", "?", ":", "=", "+", "-", "[", "]", "(", ")"]
+GLUE = "the a saw near with it so how many has what now lives in works as eats".split()
+
+FIRST = (
+    "ana ben cleo dan eva finn gia hugo ida jon kira leo mia ned olga paul "
+    "quin rosa sam tara uri vera walt xena yara zoe abel beth carl dora egon faye"
+).split()
+LAST = (
+    "adler bakker costa duarte egger fontana garza holt ivanov jansen keller lopez moreau nagy okafor petrov "
+    "quist reyes sato tanaka ueda varga weber xu yilmaz zhou amsel bruno cohen dahl engel fabre"
+).split()
+
+# Attribute -> the words between a person's name and the value, and the two word lists the value is drawn from.
+ATTRIBUTES: dict[str, tuple[str, list[str], list[str]]] = {
+    "home": (
+        "lives in",
+        "north south east west old new upper lower".split(),
+        "oslo paris cairo lima quito delhi tokyo seoul rome bern riga kyiv dakar accra perth turin".split(),
+    ),
+    "job": (
+        "works as",
+        "junior senior chief deputy retired trainee former acting".split(),
+        "cook pilot nurse judge miner clerk tutor poet actor diver guide baker tailor farmer welder editor".split(),
+    ),
+    "pet": (
+        "has a",
+        "brown white black grey golden spotted striped tiny".split(),
+        "parrot rabbit pony ferret turtle gecko hamster spaniel goose lizard kitten poodle canary mouse toad snail".split(),
+    ),
+    "food": (
+        "eats",
+        "hot cold spicy sweet salted smoked fresh dried".split(),
+        "soup rice plums beans bread trout pasta cheese olives beets figs lamb noodles mango squash peas".split(),
+    ),
+}
+
+SUBJECTS = {
+    "he": "king uncle monk boy waiter prince father duke".split(),
+    "she": "queen aunt nun girl waitress princess mother duchess".split(),
+    "they": "twins guards pupils sailors dancers neighbours judges thieves".split(),
+}
+OBJECTS = (
+    "lamp candle torch stove door gate window chest vase cup plate bowl rope ribbon cord string "
+    "shirt coat sock towel song poem hymn ballad drum bell gong cymbal book letter map diary"
+).split()
+VERBS = "lit opened filled tied washed sang struck read".split()
+ADJECTIVES = "fragile delicate heavy massive sacred holy sticky greasy ancient dusty hidden secret noisy creaky costly precious".split()
+MANNERS = "gently slowly solemnly quickly curiously quietly nervously proudly".split()
+
+ITEMS = "apples coins stamps cards shells pens beads marbles buttons tickets stones badges".split()
+GAINS = "finds buys gets wins".split()
+LOSSES = "loses sells gives drops".split()
+
+CODE = "code: x ; print( ) out: sorted( max( min( len( [0] [-1] [1:] [:-1] [::-1]".split()
+
+
+def _unique(*lists: list[str]) -> list[str]:
+    return list(dict.fromkeys(word for words in lists for word in words))
+
+
+VOCABULARY = _unique(
+    SPECIAL,
+    SIGNS,
+    NUMBERS,
+    GLUE,
+    FIRST,
+    LAST,
+    *(part.split() + left + right for part, left, right in ATTRIBUTES.values()),
+    [*SUBJECTS, *(word for words in SUBJECTS.values() for word in words)],
+    OBJECTS,
+    VERBS,
+    ADJECTIVES,
+    MANNERS,
+    ITEMS,
+    GAINS,
+    LOSSES,
+    CODE,
+)
+IDS = {word: index for index, word in enumerate(VOCABULARY)}
+UNKNOWN_ID, BOS_ID, EOS_ID, MASK_ID = (IDS[word] for word in SPECIAL)
+
+
+def encode(text: str) -> list[int]:
+    """Token ids of space-separated known words; KeyError for any other word."""
+    return [IDS[word] for word in text.split()]
