@@ -8,7 +8,7 @@ refused here: they make the Gram matrix non-finite, and quantize_layer refuses t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 from quant.lazy import torch
 
@@ -32,7 +32,7 @@ class LayerStatistics:
     def to(self, device: str | torch.device) -> LayerStatistics:
         """The same statistics on `device`."""
         moved = {name: tensor.to(device) for name, tensor in self._tensors().items()}
-        return replace(self, **moved)
+        return LayerStatistics(**moved, tokens=self.tokens)
 
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """Everything as contiguous CPU tensors (tokens: int64 [1]), ready for safetensors."""

@@ -1,0 +1,61 @@
+"""What every transform must keep: the layer's output, and the statistics of the inputs it makes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from quant.errors import PoisonedLayer
+from quant.registry import TRANSFORMS
+from quant.statistics import StatisticsCollector
+from quant.transforms.smoothquant import SmoothQuant
+
+
+@pytest.mark.parametrize("name", sorted(TRANSFORMS))
+def test_the_layer_computes_the_same(layer: Any, name: str) -> None:
+    fitted = TRANSFORMS[name]().fit(layer.statistics, [layer.weight])
+    plain = layer.calibration.double() @ layer.weight.double().T
+    turned = fitted.apply_input(layer.calibration).double() @ fitted.apply_weight(layer.weight).double().T
+    assert (turned - plain).norm() < 1e-6 * plain.norm()
+    restored = fitted.restore_weight(fitted.apply_weight(layer.weight))
+    assert (restored - layer.weight).norm() < 1e-6 * layer.weight.norm()
+
+
+@pytest.mark.parametrize("name", sorted(TRANSFORMS))
+def test_statistics_are_those_of_the_transformed_inputs(layer: Any, name: str) -> None:
+    fitted = TRANSFORMS[name]().fit(layer.statistics, [layer.weight])
+    found = fitted.apply_statistics(layer.statistics)
+    collector = StatisticsCollector(layer.weight.shape[1], sample_rows=64, seed=1)
+    collector.add(fitted.apply_input(layer.calibration))
+    collector.add_held_out(fitted.apply_input(layer.held_out))
+    expected = collector.finish()
+    assert found.tokens == expected.tokens
+    for part in ("gram", "absmax", "mean_abs", "sample", "held_out"):
+        a, b = getattr(found, part), getattr(expected, part)
+        assert (a - b).norm() < 1e-5 * b.norm(), part
+
+
+@pytest.mark.parametrize("name", sorted(TRANSFORMS))
+def test_stored_transforms_come_back(layer: Any, name: str) -> None:
+    fitted = TRANSFORMS[name]().fit(layer.statistics, [layer.weight])
+    again = TRANSFORMS[name].from_tensors(fitted.to_tensors())
+    assert again.name == name
+    assert torch.equal(again.apply_input(layer.calibration), fitted.apply_input(layer.calibration))
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.5, 1.0])
+def test_smoothquant_scales(layer: Any, alpha: float) -> None:
+    weights = [layer.weight, 3 * layer.weight.flip(0), layer.weight[:5]]
+    found = SmoothQuant(alpha).fit(layer.statistics, weights).channel_scale.double().numpy()
+    activation = np.maximum(np.abs(layer.calibration.double().numpy()).max(0), 1e-5)
+    weight = np.maximum(np.abs(3 * layer.weight.double().numpy()).max(0), 1e-5)
+    expected = np.maximum(activation**alpha / weight ** (1 - alpha), 0.01)
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+def test_smoothquant_needs_statistics() -> None:
+    with pytest.raises(PoisonedLayer, match="statistics"):
+        SmoothQuant().fit(None, [torch.ones(2, 2)])
