@@ -33,13 +33,16 @@ class TaskError(ValueError):
 
 @dataclass(frozen=True)
 class TaskFile:
-    """A definition as read: `config` with includes merged, `content` its hash with all local files it uses."""
+    """A definition as read: `config` with includes merged, `content` its hash with all local files it uses.
+
+    named: found by its name alone, wherever dlq and lm-eval are installed.
+    """
 
     name: str
     path: Path
     config: dict[str, Any]
     content: str
-    bundled: bool
+    named: bool
 
 
 def bundled_tasks() -> dict[str, Path]:
@@ -51,7 +54,8 @@ def bundled_tasks() -> dict[str, Path]:
 def read_task(name: str) -> TaskFile:
     """The definition behind a name or a path. Raises TaskError when there is none or it cannot be used."""
     bundled = bundled_tasks()
-    path = bundled.get(name) or _user_file(name) or _registry_file(name)
+    given = None if name in bundled else _user_file(name)
+    path = bundled.get(name) or given or _registry_file(name)
     if path is None:
         close = difflib.get_close_matches(name, bundled, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"bundled: {', '.join(sorted(bundled))}"
@@ -59,8 +63,10 @@ def read_task(name: str) -> TaskFile:
     config, parts = _read(path)
     if "group" in config or not isinstance(config.get("task"), str):
         raise TaskError(f"{name!r} is a group of tasks: name the tasks themselves")
-    own = name in bundled
-    return TaskFile(config["task"], path, config, _content(path, config, parts, own), own)
+    if "class" in config:
+        raise TaskError(f"task {name!r} is written in Python, dlq takes tasks written in YAML")
+    content = _content(path, config, parts, with_version=name not in bundled)
+    return TaskFile(config["task"], path, config, content, named=given is None)
 
 
 def data_files(path: Path, config: dict[str, Any]) -> dict[str, list[str]]:
@@ -140,14 +146,14 @@ def _construct_function(loader: _Loader, node: yaml.ScalarNode) -> _Function:
 _Loader.add_constructor("!function", _construct_function)
 
 
-def _content(path: Path, config: dict[str, Any], parts: list[bytes], bundled: bool) -> str:
+def _content(path: Path, config: dict[str, Any], parts: list[bytes], with_version: bool) -> str:
     digest = hashlib.sha256()
     local = data_files(path, config)
     modules = {path.parent / f"{f.name.rpartition('.')[0].replace('.', '/')}.py" for f in _functions(config)}
     code = [p for p in sorted(modules) if p.is_file()]
     for part in [*parts, *map(_bytes, code), *(_bytes(Path(p)) for names in local.values() for p in names)]:
         digest.update(hashlib.sha256(part).digest())
-    if not bundled:
+    if with_version:
         digest.update(version("lm-eval").encode())  # included and imported parts may be lm-eval's own
     return digest.hexdigest()
 

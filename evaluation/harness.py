@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,9 +27,6 @@ def load_task(spec: TaskSpec) -> Any:
     if file.content != spec.content:
         raise TaskError(f"task {spec.name!r} changed since this sweep was planned ({file.path})")
     local = data_files(file.path, file.config)
-    if local:
-        # Read by the libraries when they are imported: a task over local files must not wait for a network.
-        os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
     with quiet():
         # lm-eval's own reader, which resolves !function; no public one gives the merged mapping.
         from lm_eval.tasks import TaskManager

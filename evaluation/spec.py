@@ -31,7 +31,7 @@ class TaskSpec:
     """One lm-eval task as a sweep sees it.
 
     kind: 'loglikelihood' (multiple choice and the like) or 'generate'. content: hash of the definition and its
-    local data. path: the definition's file, '' for a bundled task; it is a place, never part of an identity.
+    local data. path: the user's file, '' for a task found by name; it is a place, never part of an identity.
     shots: few-shot examples (None: as the task says). limit: first documents only (None: all).
     """
 
@@ -56,7 +56,8 @@ def resolve_task(name: str, shots: int | None = None, limit: int | None = None) 
     """Find a bundled task, a YAML file of the user's, or a task of lm-eval's registry, in this order.
 
     Raises TaskError, one line: unknown name (with the nearest bundled one), a group, a kind of task that a
-    diffusion model cannot answer, missing data file, few-shot examples asked of a task fixed at none.
+    diffusion model cannot answer, a task that runs generated code, a missing data file, few-shot examples asked of
+    a task fixed at none.
     """
     if shots is not None and shots < 0:
         raise TaskError(f"shots must be 0 or more, got {shots}", "shots")
@@ -66,10 +67,12 @@ def resolve_task(name: str, shots: int | None = None, limit: int | None = None) 
     output = file.config.get("output_type", "generate_until")
     if output == "loglikelihood_rolling":
         raise TaskError(f"task {file.name!r} scores whole texts, which dlq does not support")
+    if file.config.get("unsafe_code"):
+        raise TaskError(f"task {file.name!r} runs code that the model wrote, which dlq does not do")
     if shots and file.config.get("num_fewshot") == 0:
         raise TaskError(f"task {file.name!r} is defined without few-shot examples, shots: {shots} is refused")
     kind = GENERATE if output == "generate_until" else LIKELIHOOD
-    path = "" if file.bundled else str(file.path)
+    path = "" if file.named else str(file.path)
     return TaskSpec(file.name, kind, file.content, shots, limit, path)
 
 
