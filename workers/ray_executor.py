@@ -8,6 +8,7 @@ against a task that runs for ever: `dlq cancel` and resume are the way out.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -141,8 +142,7 @@ class RayExecutor:
             outcome: Outcome = self._ray.get(call)
         except self._ray.exceptions.RayError as error:
             self._retire(seat)
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-            return Outcome(task.key, seat.attempt, "lost", f"{type(error).__name__}: {reason}")
+            return Outcome(task.key, seat.attempt, "lost", _gist(error), trace=str(error)[-4000:])
         return outcome
 
     def _never_started(self) -> list[Outcome]:
@@ -166,6 +166,12 @@ class RayExecutor:
         """Let all actors go."""
         for seat in self._seats:
             self._retire(seat)
+
+
+def _gist(error: Exception) -> str:
+    """One line of a Ray error: what kind, and its last line, which is the cause where Ray knows one."""
+    lines = [line.strip() for line in re.sub("\x1b\\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"
 
 
 @dataclass(frozen=True)
