@@ -40,6 +40,7 @@ from storage.manifest import (
     seal,
     unseal,
 )
+from storage.process import host
 from storage.schemas import TABLES
 
 VERSION = 1
@@ -200,7 +201,7 @@ class Store:
                 payloads=_measure_and_sync(staged),
                 tables=dict(tables),
                 created_at=datetime.now(UTC).isoformat(timespec="microseconds"),
-                host=commits.host(),
+                host=host(),
                 pid=os.getpid(),
             )
             _check_tables(manifest)
@@ -222,7 +223,7 @@ class Store:
     def quarantine(self, key: str, reason: str) -> Path | None:
         """Move a damaged artifact aside and say why. None if it was already gone, or is whole after all."""
         place = self._quarantine_place(key)
-        note = {"key": key, "reason": reason, "found_at": datetime.now(UTC).isoformat(), "host": commits.host()}
+        note = {"key": key, "reason": reason, "found_at": datetime.now(UTC).isoformat(), "host": host()}
         with full_disk_is_clear(self.root, "a quarantine note"):
             write_synced(place / "reason.json", seal(note))
         point("quarantine.reasoned")

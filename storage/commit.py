@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -20,15 +19,11 @@ from pathlib import Path
 
 from storage.crash import point
 from storage.errors import StorageFull
+from storage.process import alive, host
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
 LITTER_SECONDS = 24 * 3600.0
-
-
-def host() -> str:
-    """This machine's name, safe inside a file name."""
-    return socket.gethostname().replace("/", "_") or "localhost"
 
 
 def means_full(error: BaseException) -> bool:
@@ -47,7 +42,7 @@ def full_disk_is_clear(root: Path, what: str) -> Iterator[None]:
     except Exception as error:
         if not means_full(error):
             raise
-        line = f"no space left on the store {root} while writing {what}: free some there, then resume"
+        line = f"no space left while writing {what} to the store {root}: free some there, then resume"
         raise StorageFull(line) from error
 
 
@@ -132,17 +127,6 @@ def append_line(path: Path, line: bytes) -> None:
         point("append.done")
     finally:
         os.close(handle)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process with this id runs on this machine."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def sweep_litter(root: Path, older_than: float = LITTER_SECONDS) -> list[str]:

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from storage.commit import alive, atomic_write_bytes, full_disk_is_clear, host, staging, write_synced
+from storage.commit import atomic_write_bytes, full_disk_is_clear, staging, write_synced
 from storage.manifest import Damaged, read_bytes, seal, unseal
+from storage.process import alive, born, host
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,6 @@ class Holder:
         if self.host != host():
             return True
         return alive(self.pid) and born(self.pid) in ("", self.born)
-
-
-def born(pid: int) -> str:
-    """Start of a process in clock ticks since boot, which tells a reused process id apart; "" if unknown."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    return text.rpartition(")")[2].split()[19]
 
 
 @contextmanager

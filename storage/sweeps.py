@@ -25,9 +25,10 @@ from typing import Any
 
 from storage import lease
 from storage.artifacts import Store
-from storage.commit import append_line, atomic_write_bytes, full_disk_is_clear, host
+from storage.commit import append_line, atomic_write_bytes, full_disk_is_clear
 from storage.errors import StorageError
 from storage.manifest import Damaged, plain, read_bytes, seal, unseal
+from storage.process import host
 from storage.schemas import RUNS
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

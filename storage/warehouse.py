@@ -61,8 +61,7 @@ def query(store: Store, sql: str, keys: Collection[str] | None = None) -> pa.Tab
     it fails.
     """
     _refuse_unless_reading(sql)
-    named = [name for name in TABLES if name in sql.lower()]
-    connection = connect(store, named or list(TABLES), keys)
+    connection = connect(store, _tables_in(sql), keys)
     try:
         connection.execute("begin transaction read only")
         return connection.sql(sql).to_arrow_table()
@@ -78,14 +77,22 @@ def connect(
     """A locked-down in-memory database holding the named tables; absent data gives empty tables."""
     connection = duckdb.connect(":memory:")
     wanted = list(tables)
-    for name in wanted:
-        listed = ", ".join(f'"{column}" {DUCKDB[kind]}' for column, (kind, _) in TABLES[name].items())
-        connection.execute(f"create table {name} ({listed})")
+    _create(connection, wanted)
     _load_artifacts(connection, store, set(wanted), keys)
     _load_sweeps(connection, store, set(wanted))
+    _lock(connection)
+    return connection
+
+
+def _lock(connection: Connection) -> None:
     for statement in LOCK:
         connection.execute(statement)
-    return connection
+
+
+def _create(connection: Connection, names: Iterable[str]) -> None:
+    for name in names:
+        listed = ", ".join(f'"{column}" {DUCKDB[kind]}' for column, (kind, _) in TABLES[name].items())
+        connection.execute(f"create table {name} ({listed})")
 
 
 def _load_artifacts(connection: Connection, store: Store, wanted: set[str], keys: Collection[str] | None) -> None:
@@ -170,6 +177,20 @@ def _refuse_unless_reading(sql: str) -> None:
     if kinds[0] != "SELECT":
         hint = HINT.get(kinds[0], "results can be read here, not changed")
         raise QueryRefused(f"only SELECT is allowed, not {kinds[0]}: {hint}")
+
+
+def _tables_in(sql: str) -> list[str]:
+    """The tables that a statement reads; all of them if that cannot be told. Others will not exist for it."""
+    if "query" in sql.lower():  # query('...') and query_table('...') name tables at run time
+        return list(TABLES)
+    with duckdb.connect(":memory:") as connection:
+        _create(connection, TABLES)
+        _lock(connection)
+        try:
+            named = connection.get_table_names(sql)
+        except duckdb.Error:
+            named = set()
+    return [name for name in TABLES if name in named] or list(TABLES)
 
 
 def _one_line(error: Exception) -> str:
