@@ -44,8 +44,8 @@ FITS: dict[str, Callable[[Any], bool]] = {
     "double": lambda value: isinstance(value, Real) and not isinstance(value, bool),
     "string": lambda value: isinstance(value, str),
     "timestamp": lambda value: isinstance(value, datetime) and value.tzinfo is not None,
-    "list<int32>": lambda value: not isinstance(value, str) and all(map(_integer, value)),
-    "list<string>": lambda value: not isinstance(value, str) and all(isinstance(part, str) for part in value),
+    "list<int32>": lambda value: isinstance(value, (list, tuple)) and all(map(_integer, value)),
+    "list<string>": lambda value: isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value),
 }
 
 

@@ -58,7 +58,7 @@ def test_everything_is_synced_before_it_is_renamed(
 def test_two_processes_commit_one_key(
     tmp_path: Path, run_workload: Callable[..., str], whole: Callable[[Path], bool]
 ) -> None:
-    rounds = 100
+    rounds = 60
     run_workload("race", str(tmp_path), str(rounds))
     winners = set()
     for number in range(rounds):
@@ -74,7 +74,7 @@ def test_two_processes_commit_one_key(
 def test_two_processes_find_one_damage(
     tmp_path: Path, run_workload: Callable[..., str], whole: Callable[[Path], bool]
 ) -> None:
-    rounds = 75
+    rounds = 40
     run_workload("heal", str(tmp_path), str(rounds))
     store = Store(tmp_path)
     assert all(whole(store.path(f"{number:032x}")) for number in range(rounds))
