@@ -1,8 +1,8 @@
 """Worded arithmetic: two additions or subtractions between 0 and 30, answered by working.
 
-The canonical problem is the chain of numbers and signs ("12 + 5 - 3"), whatever the names and things counted, so a
-chain that is evaluated is never trained in any wording. One-step sums ("12 + 5 = 17") are all trained: they are the
-table that chains are made of.
+The canonical problem is the chain of numbers and signs ("12 + 5 - 3"), whatever the names and things
+counted, so a chain that is evaluated is never trained in any wording. One-step sums ("12 + 5 = 17") are all
+trained: they are the table that chains are made of.
 """
 
 from __future__ import annotations

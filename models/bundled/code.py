@@ -1,7 +1,8 @@
 """One-line code: what does a line of Python over a short list of digits print?
 
-Programs are data: `run` below interprets the seven operations, nothing is ever executed. The canonical problem is the
-program with its input, so an evaluated line was never trained, though its operations were, on other lists.
+Programs are data: `run` below interprets the seven operations, nothing is ever executed. The canonical
+problem is the program with its input, so an evaluated line was never trained, though its operations were,
+on other lists.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Training rows, evaluation items and calibration text, all drawn from one seed.
 
-A row is CONTEXT token ids with a loss weight per position; weight 0 means never masked. Three kinds of row, because a
-masked model learns a fact only while its value is masked and its key is visible: documents (all positions maskable),
-packed questions (answers maskable) and single questions (answer, then end-of-text padding at a small weight, which
-otherwise drowns the answer). Does not protect against a prompt and answer longer than a row: ValueError.
+A row is CONTEXT token ids with a loss weight per position; weight 0 means never masked. Three kinds of row,
+because a masked model learns a fact only while its value is masked and its key is visible: documents (all
+positions maskable), packed questions (answers maskable) and single questions (answer, then end-of-text
+padding at a small weight, which otherwise drowns the answer). Does not protect against a prompt and answer
+longer than a row: ValueError.
 """
 
 from __future__ import annotations

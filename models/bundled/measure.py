@@ -93,6 +93,8 @@ def scores(model: MaskedDiffusionLM, corpus: Corpus, count: int, draws: int) -> 
     out = {}
     for task in TASKS:
         items = corpus.items(task, count)
-        choices = "choices" in items[0]
-        out[task] = choice_accuracy(model.predict, items, draws) if choices else generation_accuracy(model.predict, items)
+        if "choices" in items[0]:
+            out[task] = choice_accuracy(model.predict, items, draws)
+        else:
+            out[task] = generation_accuracy(model.predict, items)
     return out

@@ -39,7 +39,7 @@ class Sense:
             right, wrong = self._words(scene), self._words(other)
             if any(right[i] == wrong[i] for i in (0, 1, 3)):
                 continue
-            answers = [right, *(right[:i] + [wrong[i]] + right[i + 1 :] for i in (0, 1, 3))]
+            answers = [right, *([*right[:i], wrong[i], *right[i + 1 :]] for i in (0, 1, 3))]
             rng.shuffle(answers)
             yield {
                 "question": _prompt(rng, scene, other),

@@ -1,4 +1,4 @@
-"""The bundled model's tokenizer files: one token per space-separated word, special tokens named as LLaDA names its own.
+"""The bundled model's tokenizer: one token per space-separated word, special tokens named as in LLaDA.
 
 A text and its continuation encode to the same ids together or apart, as long as a space stands between them.
 """

@@ -1,9 +1,9 @@
 """Training of the bundled model: Muon on block matrices, AdamW on the rest, masks drawn per row.
 
-The loss of a row is the mean over its masked tokens with a stratified number of them masked, the low-variance form of
-LLaDA's 1/t weighting (arXiv 2502.09992, eq. 3 and the count-based likelihood of its appendix). Deterministic for one
-machine and thread count; another CPU may round differently and give other weights, which is why weights are shipped.
-Needs torch.optim.Muon (torch 2.9 or newer).
+The loss of a row is the mean over its masked tokens with a stratified number of them masked, the
+low-variance form of LLaDA's 1/t weighting (arXiv 2502.09992, eq. 3 and the count-based likelihood of its
+appendix). Deterministic for one machine and thread count; another CPU may round differently and give other
+weights, which is why weights are shipped. Needs torch.optim.Muon (torch 2.9 or newer).
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.bundled.corpus import CONTEXT, Corpus, Row
 from models.bundled.vocabulary import EOS_ID, MASK_ID, VOCABULARY
 from models.spec import ModelSpec
 from models.transformer import MaskedDiffusionLM
+
+Watch = Callable[[int, float, MaskedDiffusionLM], None]  # step, smoothed loss, model
 
 SPEC = ModelSpec(
     family="llada",
@@ -101,15 +104,14 @@ def noise(rows: list[Row], generator: torch.Generator) -> tuple[Tensor, Tensor, 
 
 def loss_of(model: MaskedDiffusionLM, ids: Tensor, masked: Tensor, weights: Tensor) -> Tensor:
     """Weighted cross-entropy of the masked tokens, a scalar."""
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    # The fused CPU attention kernel is several times slower in its backward pass at this size than plain maths.
+    with torch.autocast("cpu", dtype=torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
         logits = model.predict(ids.masked_fill(masked, MASK_ID), None, masked)
     return (F.cross_entropy(logits.float(), ids[masked], reduction="none") * weights[masked]).sum()
 
 
-def train(
-    corpus: Corpus, seed: int, schedule: Schedule, watch: Callable[[int, float, MaskedDiffusionLM], None]
-) -> MaskedDiffusionLM:
-    """A trained fp32 model. `seed` rules weights, order and masks; `watch(step, smoothed loss, model)` may report."""
+def train(corpus: Corpus, seed: int, schedule: Schedule, watch: Watch) -> MaskedDiffusionLM:
+    """A trained fp32 model. `seed` rules weights, order and masks; `watch` is called after every step."""
     generator = torch.Generator().manual_seed(seed)
     rng = random.Random(f"training {seed}")
     model = new_model(generator)

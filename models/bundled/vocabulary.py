@@ -6,69 +6,81 @@ unknown token, and `encode` refuses them.
 
 from __future__ import annotations
 
+
+def words(text: str) -> list[str]:
+    """The space-separated words of a text."""
+    return text.split()
+
+
 UNKNOWN, BOS, EOS, MASK = "<|unknown|>", "<|startoftext|>", "<|endoftext|>", "<|mdm_mask|>"
 SPECIAL = [UNKNOWN, BOS, EOS, MASK]
 
 LARGEST = 30
 NUMBERS = [str(n) for n in range(LARGEST + 1)]
 SIGNS = [".", ",", ";", "?", ":", "=", "+", "-", "[", "]", "(", ")"]
-GLUE = "the a saw near with it so how many has what now lives in works as eats".split()
+GLUE = words("the a saw near with it so how many has what now lives in works as eats")
 
-FIRST = (
+FIRST = words(
     "ana ben cleo dan eva finn gia hugo ida jon kira leo mia ned olga paul "
     "quin rosa sam tara uri vera walt xena yara zoe abel beth carl dora egon faye"
-).split()
-LAST = (
+)
+LAST = words(
     "adler bakker costa duarte egger fontana garza holt ivanov jansen keller lopez moreau nagy okafor petrov "
     "quist reyes sato tanaka ueda varga weber xu yilmaz zhou amsel bruno cohen dahl engel fabre"
-).split()
+)
 
 # Attribute -> the words between a person's name and the value, and the two word lists the value is drawn from.
 ATTRIBUTES: dict[str, tuple[str, list[str], list[str]]] = {
     "home": (
         "lives in",
-        "north south east west old new upper lower".split(),
-        "oslo paris cairo lima quito delhi tokyo seoul rome bern riga kyiv dakar accra perth turin".split(),
+        words("north south east west old new upper lower"),
+        words("oslo paris cairo lima quito delhi tokyo seoul rome bern riga kyiv dakar accra perth turin"),
     ),
     "job": (
         "works as",
-        "junior senior chief deputy retired trainee former acting".split(),
-        "cook pilot nurse judge miner clerk tutor poet actor diver guide baker tailor farmer welder editor".split(),
+        words("junior senior chief deputy retired trainee former acting"),
+        words("cook pilot nurse judge miner clerk tutor poet actor diver guide baker tailor farmer welder editor"),
     ),
     "pet": (
         "has a",
-        "brown white black grey golden spotted striped tiny".split(),
-        "parrot rabbit pony ferret turtle gecko hamster spaniel goose lizard kitten poodle canary mouse toad snail".split(),
+        words("brown white black grey golden spotted striped tiny"),
+        words(
+            "parrot rabbit pony ferret turtle gecko hamster spaniel "
+            "goose lizard kitten poodle canary mouse toad snail"
+        ),
     ),
     "food": (
         "eats",
-        "hot cold spicy sweet salted smoked fresh dried".split(),
-        "soup rice plums beans bread trout pasta cheese olives beets figs lamb noodles mango squash peas".split(),
+        words("hot cold spicy sweet salted smoked fresh dried"),
+        words("soup rice plums beans bread trout pasta cheese olives beets figs lamb noodles mango squash peas"),
     ),
 }
 
 SUBJECTS = {
-    "he": "king uncle monk boy waiter prince father duke".split(),
-    "she": "queen aunt nun girl waitress princess mother duchess".split(),
-    "they": "twins guards pupils sailors dancers neighbours judges thieves".split(),
+    "he": words("king uncle monk boy waiter prince father duke"),
+    "she": words("queen aunt nun girl waitress princess mother duchess"),
+    "they": words("twins guards pupils sailors dancers neighbours judges thieves"),
 }
-OBJECTS = (
+OBJECTS = words(
     "lamp candle torch stove door gate window chest vase cup plate bowl rope ribbon cord string "
     "shirt coat sock towel song poem hymn ballad drum bell gong cymbal book letter map diary"
-).split()
-VERBS = "lit opened filled tied washed sang struck read".split()
-ADJECTIVES = "fragile delicate heavy massive sacred holy sticky greasy ancient dusty hidden secret noisy creaky costly precious".split()
-MANNERS = "gently slowly solemnly quickly curiously quietly nervously proudly".split()
+)
+VERBS = words("lit opened filled tied washed sang struck read")
+ADJECTIVES = words(
+    "fragile delicate heavy massive sacred holy sticky greasy "
+    "ancient dusty hidden secret noisy creaky costly precious"
+)
+MANNERS = words("gently slowly solemnly quickly curiously quietly nervously proudly")
 
-ITEMS = "apples coins stamps cards shells pens beads marbles buttons tickets stones badges".split()
-GAINS = "finds buys gets wins".split()
-LOSSES = "loses sells gives drops".split()
+ITEMS = words("apples coins stamps cards shells pens beads marbles buttons tickets stones badges")
+GAINS = words("finds buys gets wins")
+LOSSES = words("loses sells gives drops")
 
-CODE = "code: x ; print( ) out: sorted( max( min( len( [0] [-1] [1:] [:-1] [::-1]".split()
+CODE = words("code: x ; print( ) out: sorted( max( min( len( [0] [-1] [1:] [:-1] [::-1]")
 
 
 def _unique(*lists: list[str]) -> list[str]:
-    return list(dict.fromkeys(word for words in lists for word in words))
+    return list(dict.fromkeys(word for each in lists for word in each))
 
 
 VOCABULARY = _unique(
@@ -79,7 +91,7 @@ VOCABULARY = _unique(
     FIRST,
     LAST,
     *(part.split() + left + right for part, left, right in ATTRIBUTES.values()),
-    [*SUBJECTS, *(word for words in SUBJECTS.values() for word in words)],
+    [*SUBJECTS, *(word for each in SUBJECTS.values() for word in each)],
     OBJECTS,
     VERBS,
     ADJECTIVES,
@@ -95,4 +107,4 @@ UNKNOWN_ID, BOS_ID, EOS_ID, MASK_ID = (IDS[word] for word in SPECIAL)
 
 def encode(text: str) -> list[int]:
     """Token ids of space-separated known words; KeyError for any other word."""
-    return [IDS[word] for word in text.split()]
+    return [IDS[word] for word in words(text)]

@@ -1,0 +1,110 @@
+"""The model card: what the bundled model is, how it was made and what it measured, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from models.bundled.corpus import TASKS
+
+HEAD = """# Bundled model
+
+A small LLaDA-style masked-diffusion language model (arXiv 2502.09992), trained from nothing on a made-up
+language, so that quantization effects can be measured in minutes without any download. It is a probe for
+quantization damage, not a language model for use: it knows {words} words.
+
+Made by `make bundled-model` (`python -m models.bundled --seed {seed}`); weights in `checkpoint/` in LLaDA's
+Hugging Face layout (fp16 safetensors, word-level fast tokenizer), `checkpoint/SHA256SUMS` beside them.
+
+## Shape
+
+hidden {hidden}, {layers} blocks, {heads} heads, MLP {ff}, vocabulary {vocab} rows, context {context} tokens,
+{parameters:.2f} M parameters, untied head, no biases, {megabytes:.1f} MB.
+
+## Training
+
+{steps} steps of 64 rows of {context} tokens, Muon and AdamW, bf16 autocast, one CPU thread. Text is drawn
+on the fly: sentences, packed questions and single questions of four families. Loss: cross-entropy of a
+stratified number of masked tokens per row.
+
+## Tasks
+
+| task | kind | what is held out of training |
+|---|---|---|
+| facts | 4 choices of 2 tokens | nothing: facts are memorised by design |
+| sense | 4 choices of 4 tokens | the (object, adjective) pair of every item |
+| arithmetic | generation, exact match | the chain of numbers and signs, any wording; one-step sums are trained |
+| code | generation, exact match | the program with its input; every operation is trained on other inputs |
+
+Held out means: SHA-256 of the canonical problem, modulo 100, below 15. A test holds the data files to it.
+Wrong choices share words with the right one. Chance is 25 % on the choice tasks and 0 on the others.
+"""
+
+SCORES = """
+## Full-precision scores
+
+{count} items per task, {draws} likelihood draws, 16 tokens in 16 steps; accuracy in per cent, standard
+error of one score about {error:.1f}. Every training seed that was run is listed; seed {shipped} is shipped
+because it was the first, not because it was best. The corpus and the items are the same for all seeds.
+
+| training seed | {names} | mean | CPU minutes |
+|---|{rules}|---|---|
+{rows}
+
+Target window: 80 to 95 per task. {verdict}
+"""
+
+OUTLIERS = """
+## Injected outliers
+
+The shipped weights are the trained ones after four function-preserving changes of basis (`outliers.py`): residual
+rotation onto its strongest directions, norm gains x16, MLP units x32, and a token-specific, non-diagonal
+stretch of the values of the mask token and the full stop. Largest logit difference to the trained model:
+{fp32:.1e} in fp32, {fp16:.1e} after the cast to fp16, where logits reach {logits:.0f}.
+
+Largest over median channel maximum of layer inputs (largest over blocks):
+
+| layer input | as trained | as shipped |
+|---|---|---|
+{rows}
+
+What this does not show: diagonal outliers are undone exactly by SmoothQuant-like scales and by folding
+gains, so the order of methods on this model says nothing about their order on real ones.
+"""
+
+Scores = Mapping[str, float]
+
+
+def percent(scores: Scores) -> str:
+    """One table row's cells: every task, then the mean."""
+    values = [100 * scores[task] for task in TASKS]
+    return " | ".join(f"{value:.1f}" for value in [*values, sum(values) / len(values)])
+
+
+def verdict(scores: Scores) -> str:
+    """Which tasks of the shipped model miss the window."""
+    missed = [f"{task} ({100 * scores[task]:.1f})" for task in TASKS if not 0.80 <= scores[task] <= 0.95]
+    if missed:
+        return f"The shipped model misses it on: {', '.join(missed)}."
+    return "The shipped model is inside it on every task."
+
+
+def scores_section(seeds: Mapping[str, Scores], shipped: str, cast: Scores, count: int, draws: int) -> str:
+    """`seeds`: training seed -> scores and cpu_minutes; `cast`: the shipped files' own scores."""
+    rows = [f"| {seed} | {percent(s)} | {s['cpu_minutes']:.1f} |" for seed, s in seeds.items()]
+    rows.append(f"| {shipped}, as shipped | {percent(cast)} | |")
+    return SCORES.format(
+        count=count,
+        draws=draws,
+        error=100 * (0.1 * 0.9 / count) ** 0.5,
+        shipped=shipped,
+        names=" | ".join(TASKS),
+        rules="|".join(["---"] * len(TASKS)),
+        rows="\n".join(rows),
+        verdict=verdict(cast),
+    )
+
+
+def outliers_section(before: Scores, after: Scores, differences: Mapping[str, float]) -> str:
+    """`before` and `after`: layer -> unevenness; `differences`: fp32, fp16 and logits."""
+    rows = "\n".join(f"| {name} | {before[name]:.1f} | {after[name]:.1f} |" for name in before)
+    return OUTLIERS.format(rows=rows, **differences)
