@@ -20,7 +20,7 @@ from models.spec import ModelError
 from pipeline.fingerprint import canonical, fingerprint
 from pipeline.grid import Grid, nearest
 from pipeline.yamlfile import Place, YamlFile
-from quant.recipe import Recipe, RecipeError, resolve
+from quant.recipe import FIELDS, Recipe, RecipeError, resolve
 
 # Fields of a method entry that choose how a recipe is applied, beside the recipe's own.
 AROUND_RECIPE = ("calibration", "propagation")
@@ -102,27 +102,29 @@ def expand_cells(grid: Grid, source: YamlFile) -> list[Cell]:
         model = _model(grid, source, i)
         own = [Cell(model, None, None, None, s) for s in settings]
         for place, entry in entries:
-            wide = {"propagation": grid.propagation, **entry, **_fitting(model_entry.overrides, entry)}
-            for flat in _product(wide, source, place):
+            for flat in _flat(grid, entry, model_entry.overrides, source, place):
                 for setting in settings:
                     own.append(_cell(source, place, model, dict(flat), calibrations, setting))
         cells |= {cell.id: cell for cell in own if cell.recipe is None or not _excluded(grid, cell)}
     return list(cells.values())
 
 
-def _fitting(overrides: Mapping[str, Any], entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Overrides replace a field everywhere it makes sense; a recipe without that field keeps to its own."""
-    kept = {}
-    for name, value in overrides.items():
-        scalar = value[0] if isinstance(value, list) and value else value
-        trial = {k: v[0] if isinstance(v, list) and v else v for k, v in entry.items() if k not in AROUND_RECIPE}
-        try:
-            resolve({**trial, name: scalar})
-        except RecipeError as error:
-            if error.field == name and name not in entry:
-                continue
-        kept[name] = value
-    return kept
+def _flat(
+    grid: Grid, entry: Mapping[str, Any], overrides: Mapping[str, Any], source: YamlFile, place: Place
+) -> Iterator[dict[str, Any]]:
+    """Every combination of an entry, with the model's overrides in each combination that has such a field."""
+    for flat in _product({"propagation": grid.propagation, **entry}, source, place):
+        kept = {name: value for name, value in overrides.items() if name in flat or _has_field(flat, name)}
+        yield from _product({**flat, **kept}, source, place)
+
+
+def _has_field(flat: Mapping[str, Any], name: str) -> bool:
+    """Whether this combination's recipe has a field; unknown names count, so that they are refused later."""
+    try:
+        recipe = resolve({k: v for k, v in flat.items() if k not in AROUND_RECIPE})
+    except RecipeError:
+        return True
+    return name not in FIELDS or recipe.fields()[name] is not None
 
 
 def _product(entry: Mapping[str, Any], source: YamlFile, place: Place) -> Iterator[dict[str, Any]]:

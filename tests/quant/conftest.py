@@ -40,6 +40,7 @@ def layer() -> Layer:
     tokens = (rng.standard_normal((360, features)) @ mix) * gain
     weight = rng.standard_normal((48, features)) * rng.uniform(0.5, 1.5, (48, 1)) * 0.05
     weight[:, [10, 90]] *= 4
+    weight[:, 131] = 0.5  # the dead input holds the peak of its group
     x = torch.tensor(tokens, dtype=torch.float32)
     collector = StatisticsCollector(features, sample_rows=64, seed=1)
     collector.add(x[:320])
