@@ -43,6 +43,10 @@ def _factor(gram: torch.Tensor, damping: float, dtype: torch.dtype) -> torch.Ten
     lower, failed = torch.linalg.cholesky_ex(reversed_gram)
     if failed.item():
         return None
-    identity = torch.eye(gram.shape[0], dtype=dtype, device=gram.device)
-    factor = torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
+    del reversed_gram
+    upper = lower.flip(0, 1)
+    del lower  # at the widths of real down-projections every matrix here is a gigabyte
+    factor = torch.linalg.solve_triangular(
+        upper, torch.eye(len(gram), dtype=dtype, device=gram.device), upper=True
+    )
     return factor if torch.isfinite(factor).all() else None

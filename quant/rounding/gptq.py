@@ -35,7 +35,7 @@ class GPTQ:
     damping: λ; larger trusts calibration less. See quant.solve for what happens when a factorization breaks down.
 
     Columns whose inputs are always zero get H_jj = 1 and weight zero. Float32 arithmetic with the factor from
-    float64 up to n_in 1024; about 2·n_in²·n_out + 4·n_in³/3 operations, memory four n_in × n_in and three
+    float64 up to n_in 1024; about 2·n_in²·n_out + 4·n_in³/3 operations, memory five n_in × n_in and three
     n_out × n_in matrices. Raises PoisonedLayer without statistics, SolveFailed when no factor exists,
     RecipeError when groups do not fit.
     """
@@ -60,7 +60,9 @@ class GPTQ:
         original = weight.float()
         alive = original.masked_fill(dead, 0)
         order = _order(gram, self.act_order)
-        factor, used = inverse_factor(gram[order][:, order] if self.act_order else gram, self.damping)
+        if self.act_order:
+            gram = gram[order.unsqueeze(1), order]
+        factor, used = inverse_factor(gram, self.damping)
         del gram
         groups = self._fixed_groups(original, alive, grid)
         columns = alive[:, order].T.contiguous()
