@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,25 +55,28 @@ def paired(
 def bootstrap_interval(
     difference: NDArray[np.float64], resamples: int = RESAMPLES, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of `difference` [n], seeded.
-
-    Resampling n documents is one multinomial draw of how often each distinct value is taken, which for right/wrong
-    metrics are three numbers instead of n.
-    """
-    distinct, counts = np.unique(difference, return_counts=True)
-    n, rng = len(difference), np.random.Generator(np.random.PCG64(seed))
-    rows = max(1, 4_000_000 // len(distinct))  # bounds memory to about 32 MB
-    means = [
-        rng.multinomial(n, counts / n, size=min(rows, resamples - done)) @ distinct / n
-        for done in range(0, resamples, rows)
-    ]
+    """Percentile bootstrap interval of the mean of `difference` [n], seeded."""
+    rng = np.random.Generator(np.random.PCG64(seed))
     tail = (1 - level) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    low, high = np.quantile(_resampled_means(difference, resamples, rng), [tail, 1 - tail])
     return float(low), float(high)
+
+
+def _resampled_means(x: NDArray[np.float64], resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    n = len(x)
+    distinct, counts = np.unique(x, return_counts=True)
+    if len(distinct) <= 8:  # right/wrong metrics: how often each value is taken is one multinomial draw
+        return rng.multinomial(n, counts / n, size=resamples) @ distinct / n
+    rows = max(1, 4_000_000 // n)  # bounds memory to about 64 MB
+    starts = range(0, resamples, rows)
+    return np.concatenate([x[rng.integers(0, n, (min(rows, resamples - s), n))].mean(axis=1) for s in starts])
 
 
 def mcnemar(gained: int, lost: int) -> float:
     """Exact two-sided McNemar test (binomial, p = 1/2) on the numbers of discordant documents; 1.0 for none."""
     n = gained + lost
-    tail = sum(comb(n, k) for k in range(min(gained, lost) + 1))
+    tail = term = 1
+    for k in range(min(gained, lost)):
+        term = term * (n - k) // (k + 1)  # the binomial coefficient n over k + 1, exact
+        tail += term
     return min(1.0, 2 * tail / 2**n)

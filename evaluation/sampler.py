@@ -77,7 +77,7 @@ class State:
 
     def keep(self, wanted: Sequence[int]) -> None:
         """Go on with these rows of the batch only."""
-        index = torch.tensor(wanted, device=self.ids.device)
+        index = torch.tensor(wanted, dtype=torch.int64, device=self.ids.device)
         self.ids, self.attention = self.ids[index], self.attention[index]
         self.prompt, self.start = self.prompt[index], self.start[index]
         self.rows = [self.rows[i] for i in wanted]
