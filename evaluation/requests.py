@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.harness import build_instances, load_task
-from evaluation.spec import GENERATE, LIKELIHOOD, EvaluationSettings, TaskError, TaskSpec
+from evaluation.spec import GENERATE, LIKELIHOOD, LONGEST_ENUMERATED, EvaluationSettings, TaskError, TaskSpec
 from evaluation.tokenizer import Tokenizer
 from models.spec import ModelSpec, read_spec
 
@@ -132,6 +132,11 @@ def check_fits(requests: Iterable[Request], spec: ModelSpec, settings: Evaluatio
             length = settings.canvas(request.max_gen_toks).gen_length
         elif not request.target_ids:
             raise TaskError(f"{where}: answer option {request.choice} has no tokens")
+        elif settings.estimator == "enumerate" and length > LONGEST_ENUMERATED:
+            raise TaskError(
+                f"{where}: {length} tokens are too many for estimator 'enumerate' (at most {LONGEST_ENUMERATED})",
+                "estimator",
+            )
         if spec.shift and not request.prompt_ids:
             raise TaskError(f"{where}: a {spec.family} model needs at least one token before the answer")
         total = len(request.prompt_ids) + length

@@ -82,6 +82,15 @@ def test_what_does_not_fit_is_named(tasks: Path, folder: Path) -> None:
         build_requests(resolve_task(str(tasks / "sums.yaml")), folder, EvaluationSettings(gen_length=64))
 
 
+def test_targets_too_long_to_enumerate_are_named(tasks: Path, folder: Path) -> None:
+    text = (tasks / "data" / "colours.jsonl").read_text().replace("on a mat so red", "on a mat so red" + " so" * 9)
+    (tasks / "data" / "colours.jsonl").write_text(text)
+    with pytest.raises(TaskError, match="document 0: 14 tokens are too many for estimator 'enumerate'"):
+        build_requests(
+            resolve_task(str(tasks / "colours.yaml")), folder, EvaluationSettings(estimator="enumerate")
+        )
+
+
 def instance(context: str, continuation: Any, kind: str = "loglikelihood", repeats: int = 1) -> Any:
     return SimpleNamespace(
         task_name="t", doc_id=0, idx=0, repeats=repeats, request_type=kind, args=(context, continuation)
