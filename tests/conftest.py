@@ -114,6 +114,12 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_workspace(tmp_path_factory.mktemp("workspace"))
 
 
+@pytest.fixture(scope="session")
+def tiny_grid_text(workspace: Path) -> str:
+    """The tiny grid as YAML."""
+    return yaml.safe_dump(tiny_grid(workspace), sort_keys=False)
+
+
 @pytest.fixture
 def grid_file(workspace: Path, tmp_path: Path) -> Callable[..., Path]:
     """Write the tiny grid, with top-level keys replaced, and return its path."""
