@@ -40,11 +40,8 @@ DUCKDB = {
     "list<string>": "varchar[]",
 }
 LOCK = (
-    "set python_enable_replacements = false",
-    "set autoinstall_known_extensions = false",
-    "set autoload_known_extensions = false",
-    "set temp_directory = ''",
-    "set enable_external_access = false",
+    "set temp_directory = ''",  # a large sort must not spill into the working directory
+    "set enable_external_access = false",  # files, network, extensions, variables of this program
     "set lock_configuration = true",
 )
 HINT = {
