@@ -84,8 +84,10 @@ def test_clipping_is_counted() -> None:
 
 def test_worse_than_nearest_is_flagged(layer: Any) -> None:
     recipe = resolve({"method": "rtn", "transform": "smoothquant"})
-    bad = ChannelScale(torch.tensor([0.01, 100.0] * 128, dtype=torch.float16))
-    assert quantize_layer(layer.weight, recipe, layer.statistics, bad)[1]["worse_than_rtn"] is True
+    bad = ChannelScale(torch.tensor([0.8, 1.25] * 128, dtype=torch.float16))
+    report = quantize_layer(layer.weight, recipe, layer.statistics, bad)[1]
+    assert report["rtn_output_error"] < report["relative_output_error"] < 2 * report["rtn_output_error"]
+    assert report["worse_than_rtn"] is True
     plain = resolve({"method": "rtn"})
     assert quantize_layer(layer.weight, plain, layer.statistics)[1]["worse_than_rtn"] is False
 

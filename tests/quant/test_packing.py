@@ -66,6 +66,14 @@ def test_packing_loses_nothing_that_was_measured(
     assert packed.dequantize(torch.bfloat16).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("value", [300.0, -4e4])
+def test_zeros_of_groups_far_from_zero_fit_their_field(value: float) -> None:
+    weight = torch.full((2, 32), value) + torch.linspace(0, 1e-2, 32)
+    grid = WeightGrid(8, 32, "asym_minmax")
+    packed = PackedLinear.pack(Nearest().quantize(weight, grid, None), grid, Identity())
+    assert (packed.dequantize() - weight).abs().max() < abs(value) / 16000
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("group_size", [32, 64, 128])
 def test_sizes_equal_the_hand_formulas(bits: int, group_size: int) -> None:
