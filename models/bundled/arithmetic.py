@@ -1,4 +1,4 @@
-"""Worded arithmetic: two additions or subtractions between 0 and 30, answered by working.
+"""Worded arithmetic: two additions or subtractions between 0 and 24, answered by working.
 
 The canonical problem is the chain of numbers and signs ("12 + 5 - 3"), whatever the names and things
 counted, so a chain that is evaluated is never trained in any wording. One-step sums ("12 + 5 = 17") are all
@@ -11,16 +11,17 @@ import random
 from collections.abc import Iterator
 
 from models.bundled.example import Example, held_out
-from models.bundled.vocabulary import FIRST, GAINS, ITEMS, LARGEST, LOSSES
+from models.bundled.vocabulary import FIRST, GAINS, ITEMS, LOSSES
 
+LARGEST, CHANGE = 24, 12  # of a running total, of one step
 Chain = tuple[int, tuple[int, ...]]  # start, signed changes
 
 
 def draw(rng: random.Random, steps: int) -> Chain:
-    """A random chain whose running totals all stay between 0 and 30."""
+    """A random chain whose running totals all stay between 0 and 24."""
     while True:
         start = rng.randint(1, 20)
-        changes = tuple(rng.choice((-1, 1)) * rng.randint(1, 15) for _ in range(steps))
+        changes = tuple(rng.choice((-1, 1)) * rng.randint(1, CHANGE) for _ in range(steps))
         if all(0 <= total <= LARGEST for total in totals((start, changes))):
             return start, changes
 
@@ -71,7 +72,7 @@ def drill(rng: random.Random) -> Example:
 def _wide(rng: random.Random) -> Chain:
     """One step from any total, as met in the second step of a chain."""
     while True:
-        start, change = rng.randint(0, LARGEST), rng.choice((-1, 1)) * rng.randint(1, 15)
+        start, change = rng.randint(0, LARGEST), rng.choice((-1, 1)) * rng.randint(1, CHANGE)
         if 0 <= start + change <= LARGEST:
             return start, (change,)
 

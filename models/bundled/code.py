@@ -52,10 +52,10 @@ def show(value: Value) -> str:
 
 
 def draw(rng: random.Random) -> tuple[Program, list[int]]:
-    """One or two operations on three or four digits."""
+    """One or two operations on three digits."""
     last = rng.choice([*TO_LIST, *TO_NUMBER])
-    program = (rng.choice(list(TO_LIST)), last) if rng.random() < 0.6 else (last,)
-    return program, [rng.randint(0, 9) for _ in range(rng.choice((3, 4)))]
+    program = (rng.choice(list(TO_LIST)), last) if rng.random() < 0.4 else (last,)
+    return program, [rng.randint(0, 9) for _ in range(3)]
 
 
 def example(rng: random.Random) -> Example:

@@ -23,6 +23,11 @@ CONTEXT = 48
 ANSWER = 16  # tokens an evaluated generation may take
 PAD_WEIGHT = 0.1
 TASKS = ("facts", "sense", "arithmetic", "code")
+# Shares of facts, sense, arithmetic, code and sums among examples. Packed rows are mostly facts and sums: these
+# are short, and learned only by being met often.
+PACKED = (12.0, 1.5, 1.0, 1.5, 5.0)
+SINGLE = (0.5, 0.5, 5.0, 4.0, 0.0)
+CALIBRATION = (3.0, 3.0, 3.0, 3.0, 1.0)
 Row = tuple[list[int], list[float]]
 Source = Callable[[random.Random], Example]
 
@@ -52,7 +57,7 @@ class Corpus:
         ids: list[int] = []
         weights: list[float] = []
         while len(ids) < CONTEXT:
-            example = self._draw(rng, (4.0, 3.0, 2.0, 2.0, 2.0))
+            example = self._draw(rng, PACKED)
             prompt, answer = encode(example.prompt), [*encode(example.answer), EOS_ID]
             ids += prompt + answer
             weights += [float(everything)] * len(prompt) + [1.0] * len(answer)
@@ -62,7 +67,7 @@ class Corpus:
 
     def single(self, rng: random.Random) -> Row:
         """One question as it is evaluated."""
-        example = self._draw(rng, (0.5, 0.5, 5.0, 4.0, 0.0))
+        example = self._draw(rng, SINGLE)
         prompt, answer = encode(example.prompt), [*encode(example.answer), EOS_ID]
         pads = CONTEXT - len(prompt) - len(answer)
         if pads < 0:
@@ -92,5 +97,5 @@ class Corpus:
     def _line(self, rng: random.Random) -> str:
         words: list[str] = []
         while len(words) < CONTEXT:
-            words += [*self._draw(rng, (3.0, 3.0, 3.0, 3.0, 1.0)).text.split(), EOS]
+            words += [*self._draw(rng, CALIBRATION).text.split(), EOS]
         return " ".join(words[:CONTEXT])

@@ -15,8 +15,7 @@ def words(text: str) -> list[str]:
 UNKNOWN, BOS, EOS, MASK = "<|unknown|>", "<|startoftext|>", "<|endoftext|>", "<|mdm_mask|>"
 SPECIAL = [UNKNOWN, BOS, EOS, MASK]
 
-LARGEST = 30
-NUMBERS = [str(n) for n in range(LARGEST + 1)]
+NUMBERS = [str(n) for n in range(31)]
 SIGNS = [".", ",", ";", "?", ":", "=", "+", "-", "[", "]", "(", ")"]
 GLUE = words("the a saw near with it so how many has what now lives in works as eats")
 
