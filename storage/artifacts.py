@@ -15,7 +15,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from storage.manifest import (
     unseal,
 )
 from storage.process import host
+from storage.quarantine import set_aside, set_aside_before
 from storage.schemas import TABLES
 
 VERSION = 1
@@ -222,52 +222,11 @@ class Store:
 
     def quarantine(self, key: str, reason: str) -> Path | None:
         """Move a damaged artifact aside and say why. None if it was already gone, or is whole after all."""
-        place = self._quarantine_place(key)
-        note = {"key": key, "reason": reason, "found_at": datetime.now(UTC).isoformat(), "host": host()}
-        with full_disk_is_clear(self.root, "a quarantine note"):
-            write_synced(place / "reason.json", seal(note))
-        point("quarantine.reasoned")
-        try:
-            os.rename(self.path(key), place / "artifact")
-        except FileNotFoundError:
-            shutil.rmtree(place, ignore_errors=True)
-            return None
-        point("quarantine.moved")
-        if self._give_back(key, place / "artifact"):
-            shutil.rmtree(place, ignore_errors=True)
-            return None
-        sync(place)
-        return place
-
-    def _quarantine_place(self, key: str) -> Path:
-        folder = self.root / "quarantine"
-        commits.make_directory(folder)
-        number = 1
-        while True:
-            place = folder / f"{key}-{number}"
-            try:
-                place.mkdir()
-            except FileExistsError:
-                number += 1
-            else:
-                return place
-
-    def _give_back(self, key: str, moved: Path) -> bool:
-        """Undo the move if what was moved is whole: somebody repaired the key between our check and our rename."""
-        try:
-            check(moved, key)
-        except (Damaged, OSError):
-            return False
-        publish(moved, self.path(key))
-        return True
+        return set_aside(self.root, self.path(key), key, reason)
 
     def quarantined(self) -> list[tuple[Path, str]]:
         """Every damaged artifact set aside, with the reason."""
-        found = []
-        for note in sorted((self.root / "quarantine").glob("*/reason.json")):
-            if os.path.lexists(note.parent / "artifact"):
-                found.append((note.parent, str(unseal(read_bytes(note))["reason"])))
-        return found
+        return set_aside_before(self.root)
 
     def delete(self, key: str) -> bool:
         """Remove an artifact (garbage collection): it disappears at once and whole. False if it was not there."""

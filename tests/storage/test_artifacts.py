@@ -126,6 +126,15 @@ def test_setting_aside_what_is_gone_does_nothing(store: Store) -> None:
     assert os.listdir(store.root / "quarantine") == []
 
 
+def test_damage_that_cannot_be_set_aside_is_one_line(store: Store, put: Callable[..., None]) -> None:
+    put(store)
+    flip_first(store.path(KEY) / "a.bin")
+    (store.root / "quarantine").write_text("not a folder")
+    with pytest.raises(StorageError, match=r"a\.bin does not match its SHA-256\) and cannot be moved"):
+        store.has(KEY)
+    assert store.path(KEY).exists()
+
+
 def test_an_artifact_under_another_key_is_damage(store: Store, put: Callable[..., None]) -> None:
     other = "cd" + "0" * 30
     put(store)

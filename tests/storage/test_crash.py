@@ -49,6 +49,8 @@ def test_every_place_is_on_the_list() -> None:
     source = Path(__file__).parents[2] / "storage"
     used = {name for path in source.glob("*.py") for name in re.findall(r'\bpoint\("(.+?)"\)', path.read_text())}
     assert used == set(POINTS)
+    table = (source.parent / "docs/design/commits.md").read_text()
+    assert all(f"`{name}`" in table for name in POINTS)
 
 
 def test_killed_anywhere_the_next_run_completes(
