@@ -121,6 +121,7 @@ class BuildRequests(Task):
             "task": self.task.identity(),
             "tokenizer": self.model.tokenizer,
             "context_length": self.model.spec.context_length,
+            "bos_id": self.model.spec.bos_id,
             "settings": self.settings.for_requests(),
         }
 

@@ -20,7 +20,7 @@ from pipeline.executor import Outcome
 from pipeline.tasks import Task
 from storage.artifacts import Store
 from storage.crash import point
-from storage.errors import ArtifactMissing, StorageFull
+from storage.errors import StorageError, StorageFull
 from workers.calibrate import calibrate
 from workers.evaluate import build, evaluate
 from workers.loading import Memory
@@ -46,7 +46,7 @@ TABLES: dict[str, dict[str, str]] = {
 }
 
 # Faults that may pass: the machine, not the work.
-PASSING = (OSError, MemoryError, torch.OutOfMemoryError, ArtifactMissing)
+PASSING = (OSError, MemoryError, torch.OutOfMemoryError, StorageError)
 
 
 def attempt(task: Task, number: int, store: Store, memory: Memory) -> Outcome:
