@@ -6,7 +6,6 @@ chatter. Afterwards the answer goes to the real stdout, as text or, with --json,
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import json as jsons
@@ -22,6 +21,7 @@ import typer
 from cli.errors import SIGINT, Problem, explain
 from cli.plainjson import plain
 from cli.render import Part, show
+from dlq.chatter import stdout_is_chatter
 
 SCHEMA = 1
 
@@ -57,7 +57,7 @@ def verb(body: Callable[..., Answer]) -> Callable[..., int]:
     @functools.wraps(body)
     def run(*arguments: Any, json: bool, debug: bool, **options: Any) -> int:
         try:
-            with contextlib.redirect_stdout(sys.stderr):
+            with stdout_is_chatter():
                 answer = body(*arguments, **options)
         except KeyboardInterrupt:
             answer = Answer(None, (), Problem("interrupted", "interrupted", "", SIGINT))

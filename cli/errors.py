@@ -36,7 +36,7 @@ KINDS: dict[str, tuple[str, int, str]] = {
     "models.calibration.CalibrationError": ("calibration", USAGE, ""),
     "evaluation.catalog.TaskError": ("task", USAGE, "`dlq ls tasks` lists the bundled ones"),
     "storage.errors.QueryRefused": ("query_refused", USAGE, ""),
-    "storage.errors.QueryError": ("query", USAGE, "`dlq sql 'describe scores'` lists the columns of a table"),
+    "storage.errors.QueryError": ("query", USAGE, ""),
     "storage.errors.StorageFull": ("storage_full", ENVIRONMENT, "free some space, then `dlq resume`"),
     "storage.errors.StorageError": ("storage", ENVIRONMENT, ""),
     "workers.cluster.ClusterError": ("cluster", ENVIRONMENT, "`--local` runs without Ray"),
@@ -54,7 +54,8 @@ def explain(error: BaseException) -> Problem:
             return Problem(code, message, getattr(error, "hint", "") or hint, exit_code)
     if hasattr(error, "format_message"):  # what Typer says about a command line
         usage = " ".join(clean(error.format_message()).split())
-        return Problem("usage", usage, "`dlq --help` lists the commands", USAGE)
+        path = getattr(getattr(error, "ctx", None), "command_path", "dlq")
+        return Problem("usage", usage, f"see `{path} --help`", USAGE)
     return Problem(
         "internal", f"{type(error).__name__}: {message}", "please report this with the traceback above", 1
     )

@@ -46,8 +46,7 @@ def command(
         rows.append({"what": what, "path": str(path.relative_to(opened.root)), "bytes": _size(path)})
         if apply:
             _remove(opened, what, path)
-    litter = opened.sweep_litter() if apply else []
-    rows += [{"what": "litter", "path": f"_tmp/{name}", "bytes": 0} for name in litter]
+    rows += _litter(opened, apply)
     total = sum(int(str(row["bytes"])) for row in rows)
     last = f"{'freed' if apply else 'would free'} {human(total)}" + ("" if apply else "; --apply does it")
     table = Table(("what", "path", "bytes"), [list(row.values()) for row in rows], right=frozenset({"bytes"}))
@@ -82,6 +81,16 @@ def _found(store: Store, statistics: bool, older_than: float) -> Iterator[tuple[
             yield "statistics", store.path(key)
     for place, _ in store.quarantined():
         yield "quarantined artifact", place
+
+
+def _litter(store: Store, apply: bool) -> list[dict[str, object]]:
+    """What lies in _tmp; the store itself decides which of it nobody uses any more."""
+    sizes = {path.name: _size(path) for path in sorted((store.root / "_tmp").glob("*"))}
+    if not apply:
+        return [
+            {"what": "litter, if its process is dead", "path": f"_tmp/{n}", "bytes": b} for n, b in sizes.items()
+        ]
+    return [{"what": "litter", "path": f"_tmp/{n}", "bytes": sizes.get(n, 0)} for n in store.sweep_litter()]
 
 
 def _complete(store: Store, tasks: dict[str, str]) -> bool:

@@ -59,7 +59,7 @@ def _rich(table: Table) -> object:
     from rich.text import Text
 
     title = Text(table.title, style="bold") if table.title else None
-    made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", padding=(0, 1))
+    made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", padding=(0, 1, 0, 0))
     for name in table.columns:
         made.add_column(Text(clean(name)), justify="right" if name in table.right else "left", overflow="fold")
     for row in table.cells():

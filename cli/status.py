@@ -42,7 +42,7 @@ def parts(now: Standing) -> list[Part]:
     full = sum(done == of for done, of in now.cells.values())
     lines: list[Part] = [
         head,
-        f"{full} of {len(now.cells)} cells complete; last event: {now.last_event or 'none'}",
+        f"{full} of {len(now.cells)} cells complete; last event: {now.last_event[:19] or 'none'}",
     ]
     lines.append(count_table(now.counts))
     if now.failed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from cli.render import Part, Table
@@ -24,14 +25,20 @@ def score(estimate: Estimate | None, digits: int = 3) -> str | None:
     return f"{number(estimate.value, digits)}{error}"
 
 
-def delta(estimate: Estimate | None, separator: str = " ", digits: int = 3) -> str | None:
+def delta(estimate: Estimate | None, digits: int = 3) -> str | None:
     """'−0.120 [−0.150, −0.090]', or None for full precision itself."""
     if estimate is None or estimate.delta is None:
         return None
     signed = f"{estimate.delta:+.{digits}f}".replace("-", "−")
     if estimate.low is None or estimate.high is None:
         return signed
-    return f"{signed}{separator}[{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
+    return f"{signed} [{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
+
+
+def narrow_delta(estimate: Estimate | None) -> str | None:
+    """The same on two narrow lines: '−0.120' and '[−.150,−.090]'."""
+    text = delta(estimate)
+    return text and re.sub(r"\b0\.(?=[^\[]*\])", ".", text).replace(", ", ",").replace(" [", "\n[")
 
 
 def text_parts(results: Results) -> list[Part]:
@@ -41,9 +48,9 @@ def text_parts(results: Results) -> list[Part]:
     return [score_table(results), delta_table(results), notes(results)]
 
 
-def _names(results: Results, cell: CellResult) -> list[str]:
+def _name(results: Results, cell: CellResult) -> str:
     several = len({c.model for c in results.cells}) > 1
-    return [cell.cell[:6], f"{cell.model} {cell.label}" if several else cell.label]
+    return f"{cell.model} {cell.label}" if several else cell.label
 
 
 def score_table(results: Results) -> Table:
@@ -51,7 +58,7 @@ def score_table(results: Results) -> Table:
     heads = (*results.tasks, "average", "bits", "s")
     rows = [
         [
-            *_names(results, cell),
+            _name(results, cell),
             *(score(cell.scores.get(task)) for task in results.tasks),
             score(cell.average),
             number(cell.linear_bits, 2),
@@ -59,7 +66,7 @@ def score_table(results: Results) -> Table:
         ]
         for cell in results.cells
     ]
-    return Table(("cell", "recipe", *heads), rows, f"score ± standard error: {results.name}", frozenset(heads))
+    return Table(("recipe", *heads), rows, f"score ± standard error: {results.name}", frozenset(heads))
 
 
 def delta_table(results: Results) -> Table:
@@ -67,15 +74,15 @@ def delta_table(results: Results) -> Table:
     heads = (*results.tasks, "average")
     rows = [
         [
-            *_names(results, cell),
-            *(delta(cell.scores.get(task), "\n") for task in results.tasks),
-            delta(cell.average, "\n"),
+            _name(results, cell),
+            *(narrow_delta(cell.scores.get(task)) for task in results.tasks),
+            narrow_delta(cell.average),
         ]
         for cell in results.cells
         if not cell.is_baseline
     ]
     title = "difference from full precision [95 % interval], paired"
-    return Table(("cell", "recipe", *heads), rows, title, frozenset(heads))
+    return Table(("recipe", *heads), rows, title, frozenset(heads))
 
 
 def long_table(results: Results) -> Table:
@@ -85,10 +92,10 @@ def long_table(results: Results) -> Table:
         for task in (*results.tasks, "average"):
             estimate = cell.average if task == "average" else cell.scores.get(task)
             rows.append(
-                [*_names(results, cell), task, score(estimate), delta(estimate), number(cell.linear_bits, 2)]
+                [_name(results, cell), task, score(estimate), delta(estimate), number(cell.linear_bits, 2)]
             )
     heads = ("score", "delta", "bits")
-    return Table(("cell", "recipe", "task", *heads), rows, results.name, frozenset(heads))
+    return Table(("recipe", "task", *heads), rows, results.name, frozenset(heads))
 
 
 def notes(results: Results) -> str:
@@ -109,7 +116,7 @@ def markdown_table(results: Results) -> Table:
         scores = [cell.scores.get(task) for task in results.tasks] + [cell.average]
         texts = ["\n".join(filter(None, (_spaced(s), delta(s)))) or None for s in scores]
         costs = [number(cell.code_bits, 2), number(cell.linear_bits, 2), number(cell.seconds, 1)]
-        rows.append([_names(results, cell)[1], *texts, *costs])
+        rows.append([_name(results, cell), *texts, *costs])
     return Table(("recipe", *heads), rows, "", frozenset(heads))
 
 

@@ -41,16 +41,15 @@ def trouble(task: Task, outcome: Outcome) -> str:
 
 
 class Lines(Silent):
-    """A line at the start, at most one every ten seconds, and one for whatever goes wrong."""
+    """At most one line every ten seconds, and one for whatever goes wrong."""
 
     def __init__(self, pause: float = SECONDS_BETWEEN_LINES) -> None:
         self._pause, self._said, self._done, self._todo = pause, 0.0, 0, 0
 
     def begin(self, scheduler: Scheduler) -> None:
-        """Say how much there is to do."""
+        """Note how much there is to do."""
         self._todo = len(scheduler.state) - len(scheduler.reused)
         self._said = time.monotonic()
-        self._print(f"{self._todo} tasks to do, {len(scheduler.reused)} reused")
 
     def end(self, task: Task, outcome: Outcome, scheduler: Scheduler) -> None:
         """Count, and say so now and then."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dlq.chatter import stdout_is_chatter
 from dlq.errors import UsageError
 from dlq.signals import Stopper
 
@@ -43,7 +43,7 @@ def execute(
         raise UsageError("--local and --address exclude each other")
     stopper, clusters = Stopper(), contextlib.ExitStack()
     summary = None
-    with contextlib.redirect_stdout(sys.stderr), clusters, stopper:
+    with stdout_is_chatter(), clusters, stopper:
         make = _executor_maker(plan, store, local, address, stopper, clusters)
         try:
             summary = run_sweep(plan, grid_text, store, make, listener, stopper)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-DRAINING = b"\ndlq: finishing what is in flight, then stopping; once more stops at once\n"
+DRAINING = "dlq: finishing what is in flight, then stopping; once more stops at once"
 
 
 class Stopper:
@@ -48,4 +49,7 @@ class Stopper:
         again, self.received = self.received is not None, self.received or number
         if again:
             raise KeyboardInterrupt
-        os.write(2, DRAINING)  # print is not safe here: the main program may be in the middle of one
+        try:
+            print(DRAINING, file=sys.stderr, flush=True)  # live bars, if there are any, keep it above them
+        except RuntimeError:  # the signal came in the middle of another print
+            os.write(2, DRAINING.encode() + b"\n")
