@@ -42,7 +42,7 @@ class Executor(Protocol):
     """Runs tasks, one in flight per slot. An outcome may come late, twice, or as lost, but it comes."""
 
     def idle(self) -> Sequence[Slot]:
-        """Slots that are free now, in a fixed order."""
+        """Slots any one of which could take a task now, in a fixed order; asked again after each submit."""
 
     def submit(self, slot: Slot, task: Task, attempt: int) -> None:
         """Start a task on a free slot; returns at once. The outcome repeats the attempt."""

@@ -166,15 +166,22 @@ def drive(
     `tell(event, task, attempt, outcome)` hears of every 'start' and every 'end'.
     """
     while True:
-        if not (stopping() or scheduler.fatal):
-            for slot in executor.idle():
-                key = scheduler.next_for(slot)
-                if key is not None:
-                    attempt = scheduler.started(key)
-                    tell("start", scheduler.tasks[key], attempt, None)
-                    executor.submit(slot, scheduler.tasks[key], attempt)
+        while not (stopping() or scheduler.fatal) and (found := _match(scheduler, executor)):
+            slot, key = found
+            attempt = scheduler.started(key)
+            tell("start", scheduler.tasks[key], attempt, None)
+            executor.submit(slot, scheduler.tasks[key], attempt)
         if not scheduler.running:
             return
         for outcome in executor.wait():
             scheduler.finished(outcome)
-            tell("end", scheduler.tasks[outcome.key], scheduler.tries[outcome.key], outcome)
+            tell("end", scheduler.tasks[outcome.key], outcome.attempt, outcome)
+
+
+def _match(scheduler: Scheduler, executor: Executor) -> tuple[Slot, str] | None:
+    """A free slot and a task for it. One at a time: a slot given away may leave no room for another."""
+    for slot in executor.idle():
+        key = scheduler.next_for(slot)
+        if key is not None:
+            return slot, key
+    return None

@@ -79,17 +79,13 @@ class RayExecutor:
         self._seats = [_Seat(f"{p}-{i}", pool) for p, pool in enumerate(pools) for i in range(pool.size)]
 
     def idle(self) -> Sequence[Slot]:
-        """Free slots, seated ones first, as many as the cluster can hold at once."""
-        budget = self._total
+        """Free seats that fit beside the busy ones, those with a living actor first."""
+        room = self._total
         for seat in self._seats:
             if seat.task:
-                budget = budget.minus(_need(seat.pool))
-        free = []
-        for seat in sorted((s for s in self._seats if not s.task), key=lambda s: s.actor is None):
-            if _need(seat.pool).fits(budget):
-                budget = budget.minus(_need(seat.pool))
-                free.append(Slot(seat.name, seat.pool.kinds, seat.affinity))
-        return free
+                room = room.minus(_need(seat.pool))
+        free = [s for s in self._seats if not s.task and _need(s.pool).fits(room)]
+        return [Slot(s.name, s.pool.kinds, s.affinity) for s in sorted(free, key=lambda s: s.actor is None)]
 
     def submit(self, slot: Slot, task: Task, attempt: int) -> None:
         """Send the task to the slot's actor, which is created first if need be."""
@@ -101,6 +97,7 @@ class RayExecutor:
         seat.call = seat.actor.attempt.remote(task, attempt)
 
     def _make_room(self, newcomer: _Seat) -> None:
+        """Retire idle actors until a new one fits beside the busy ones."""
         need = _need(newcomer.pool)
         for other in self._seats:
             held = self._total
