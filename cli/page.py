@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.tables import delta, notes, number, score
+from cli.tables import delta, named, notes, number, score
 from dlq.results import CellResult, Estimate, Results
 from dlq.text import clean, clean_lines
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from storage.sweeps import Sweep
 
 TEMPLATES = Path(__file__).parent / "templates"
-WORST = 20
+WORST = 10
 
 
 def page(results: Results, sweep: Sweep, store: Store) -> str:
@@ -48,8 +48,7 @@ def _row(results: Results, cell: CellResult) -> dict[str, Any]:
     scores = [cell.scores.get(task) for task in results.tasks] + [cell.average]
     return {
         "cell": cell.cell,
-        "model": clean(cell.model),
-        "label": clean(cell.label),
+        "name": clean(named(results, cell)),
         "scores": [_score(estimate) for estimate in scores],
         "code_bits": number(cell.code_bits, 2) or "–",
         "linear_bits": number(cell.linear_bits, 2) or "–",

@@ -48,7 +48,8 @@ def text_parts(results: Results) -> list[Part]:
     return [score_table(results), delta_table(results), notes(results)]
 
 
-def _name(results: Results, cell: CellResult) -> str:
+def named(results: Results, cell: CellResult) -> str:
+    """A cell's label, with the model's name where there are several."""
     several = len({c.model for c in results.cells}) > 1
     return f"{cell.model} {cell.label}" if several else cell.label
 
@@ -58,7 +59,7 @@ def score_table(results: Results) -> Table:
     heads = (*results.tasks, "average", "bits", "s")
     rows = [
         [
-            _name(results, cell),
+            named(results, cell),
             *(score(cell.scores.get(task)) for task in results.tasks),
             score(cell.average),
             number(cell.linear_bits, 2),
@@ -74,7 +75,7 @@ def delta_table(results: Results) -> Table:
     heads = (*results.tasks, "average")
     rows = [
         [
-            _name(results, cell),
+            named(results, cell),
             *(narrow_delta(cell.scores.get(task)) for task in results.tasks),
             narrow_delta(cell.average),
         ]
@@ -92,7 +93,7 @@ def long_table(results: Results) -> Table:
         for task in (*results.tasks, "average"):
             estimate = cell.average if task == "average" else cell.scores.get(task)
             rows.append(
-                [_name(results, cell), task, score(estimate), delta(estimate), number(cell.linear_bits, 2)]
+                [named(results, cell), task, score(estimate), delta(estimate), number(cell.linear_bits, 2)]
             )
     heads = ("score", "delta", "bits")
     return Table(("recipe", "task", *heads), rows, results.name, frozenset(heads))
@@ -116,7 +117,7 @@ def markdown_table(results: Results) -> Table:
         scores = [cell.scores.get(task) for task in results.tasks] + [cell.average]
         texts = ["\n".join(filter(None, (_spaced(s), delta(s)))) or None for s in scores]
         costs = [number(cell.code_bits, 2), number(cell.linear_bits, 2), number(cell.seconds, 1)]
-        rows.append([_name(results, cell), *texts, *costs])
+        rows.append([named(results, cell), *texts, *costs])
     return Table(("recipe", *heads), rows, "", frozenset(heads))
 
 
