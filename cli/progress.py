@@ -29,6 +29,7 @@ class Bars(Silent):
         self._bars: Any = None
         self._rows: dict[str, Any] = {}
         self._running: dict[str, str] = {}
+        self._file = sys.stderr  # as it is now: libraries replace it for a while, to be quiet
 
     def begin(self, scheduler: Scheduler) -> None:
         """Put the bars up, unless there is nothing to do."""
@@ -44,7 +45,7 @@ class Bars(Silent):
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[now]}", markup=False),
-            console=Console(stderr=True, emoji=False, highlight=False),
+            console=Console(file=self._file, emoji=False, highlight=False),
             transient=True,
             redirect_stdout=False,
         )
@@ -64,7 +65,7 @@ class Bars(Silent):
         self._show()
         bad = trouble(task, outcome)
         if bad:
-            self._bars.console.print(bad, markup=False)
+            self.say(bad)
         if outcome.status == "done":
             self._bars.advance(self._rows["all"])
             self._bars.advance(self._rows[task.kind])
@@ -72,6 +73,12 @@ class Bars(Silent):
     def _show(self) -> None:
         now = next(reversed(self._running.values()), "")
         self._bars.update(self._rows["all"], now=now)
+
+    def say(self, line: str) -> None:
+        if self._bars is None:
+            print(line, file=self._file, flush=True)
+        else:
+            self._bars.console.print(line, markup=False)
 
     def close(self) -> None:
         if self._bars is not None:

@@ -28,6 +28,9 @@ class Silent:
     def end(self, task: Task, outcome: Outcome, scheduler: Scheduler) -> None:
         """Nothing."""
 
+    def say(self, line: str) -> None:
+        """Tell the user something that is no progress."""
+
     def close(self) -> None:
         """Leave the terminal as it was."""
 
@@ -45,6 +48,7 @@ class Lines(Silent):
 
     def __init__(self, pause: float = SECONDS_BETWEEN_LINES) -> None:
         self._pause, self._said, self._done, self._todo = pause, 0.0, 0, 0
+        self._file = sys.stderr  # as it is now: libraries replace it for a while, to be quiet
 
     def begin(self, scheduler: Scheduler) -> None:
         """Note how much there is to do."""
@@ -56,10 +60,10 @@ class Lines(Silent):
         self._done += outcome.status == "done"
         bad, now = trouble(task, outcome), time.monotonic()
         if bad:
-            self._print(bad)
+            self.say(bad)
         if now - self._said >= self._pause:
             self._said = now
-            self._print(f"{self._done}/{self._todo} done, last: {clean(task.describe())}")
+            self.say(f"{self._done}/{self._todo} done, last: {clean(task.describe())}")
 
-    def _print(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+    def say(self, line: str) -> None:
+        print(line, file=self._file, flush=True)

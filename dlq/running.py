@@ -17,10 +17,11 @@ from dlq.errors import UsageError
 from dlq.signals import Stopper
 
 if TYPE_CHECKING:
+    from dlq.progress import Silent
     from pipeline.executor import Executor
     from pipeline.plan import Plan
     from storage.artifacts import Store
-    from workers.sweep import Listener, Summary
+    from workers.sweep import Summary
 
 LEAST_CPUS = 2.0  # of an embedded cluster, so that two replicas pull work even on one core
 
@@ -34,14 +35,14 @@ class Ending:
 
 
 def execute(
-    plan: Plan, grid_text: str, store: Store, listener: Listener, local: bool = False, address: str | None = None
+    plan: Plan, grid_text: str, store: Store, listener: Silent, local: bool = False, address: str | None = None
 ) -> Ending:
     """Run what is missing of a plan. Raises ClusterError, StorageError; failures of tasks are in the summary."""
     from workers.sweep import run_sweep
 
     if local and address:
         raise UsageError("--local and --address exclude each other")
-    stopper, clusters = Stopper(), contextlib.ExitStack()
+    stopper, clusters = Stopper(listener.say), contextlib.ExitStack()
     summary = None
     with stdout_is_chatter(), clusters, stopper:
         make = _executor_maker(plan, store, local, address, stopper, clusters)

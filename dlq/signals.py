@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -20,7 +20,9 @@ DRAINING = "dlq: finishing what is in flight, then stopping; once more stops at 
 class Stopper:
     """Callable that tells whether a run should stop; a context manager around the run."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
+        """`say` tells the user a line."""
+        self._say = say
         self.received: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -50,6 +52,6 @@ class Stopper:
         if again:
             raise KeyboardInterrupt
         try:
-            print(DRAINING, file=sys.stderr, flush=True)  # live bars, if there are any, keep it above them
+            self._say(DRAINING)
         except RuntimeError:  # the signal came in the middle of another print
             os.write(2, DRAINING.encode() + b"\n")

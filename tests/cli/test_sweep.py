@@ -258,13 +258,27 @@ def test_a_changed_model_is_not_resumed(dlq: Dlq, workspace: Path, finished: Fin
     assert "changed since" in told.complaint
 
 
-def test_the_starter_grid_is_valid(dlq: Dlq) -> None:
-    """Its fields at least; planning it also needs the bundled model."""
-    from pipeline.grid import read_grid
-
+def test_the_starter_grid_can_be_planned(dlq: Dlq) -> None:
     dlq("init")
-    grid, _ = read_grid("grid.yaml")
-    assert grid.name == "starter"
+    told = dlq("plan", "--grid", "grid.yaml", "--json")
+    assert told.code == 0
+    assert len(told.json["data"]["cells"]) == 1 + 4
+
+
+def test_damage_to_the_bundled_model_is_seen(tmp_path: Path) -> None:
+    from cli.doctor import damaged
+    from models.files import BUNDLED, locate
+
+    assert damaged(locate(BUNDLED)) == []
+    copy = tmp_path / "copy"
+    shutil.copytree(locate(BUNDLED), copy)
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(weights)
+    (copy / "tokenizer.json").unlink()
+    assert damaged(copy) == ["model.safetensors", "tokenizer.json"]
+    (copy / "SHA256SUMS").unlink()
+    assert damaged(copy) == ["SHA256SUMS"]
 
 
 def test_doctor_tells_what_is_missing(dlq: Dlq, tmp_path: Path) -> None:
