@@ -3,7 +3,7 @@
 An actor is created when its slot first gets work and kept; when it dies its call is reported as lost and the next
 task gets a new actor. Ray's own retries are off, so that every attempt is counted by the scheduler. When pools
 together ask for more than the cluster has, idle actors of one pool make room for another. Does not protect
-against a task that runs for ever: `dlq cancel` and resume are the way out.
+against a task that runs for ever: stop the driver; what is committed stays.
 """
 
 from __future__ import annotations

@@ -80,6 +80,9 @@ def run_sweep(
         try:
             _drive(scheduler, make_executor, sweep, listener, stopping)
             status = _status(scheduler)
+        except KeyboardInterrupt:
+            status = "interrupted"
+            raise
         finally:
             sweep.end_run(run, status, **_counts(scheduler))
     return _summary(
