@@ -82,4 +82,4 @@ def run(task: Task, store: Store, memory: Memory) -> None:
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, ValueError | StorageError) else f"{type(error).__name__}: {text}"
