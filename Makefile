@@ -18,11 +18,13 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 quickstart: setup
 	$(VENV)/bin/dlq submit --grid grids/quickstart.yaml --yes
 
+# Tests that start clusters or kill processes run one at a time, the others on all cores.
 test: setup
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto --dist loadfile -m "not ray and not chaos"
+	$(RUN) -m pytest -m "ray or chaos"
 
 test-fast: setup
-	$(RUN) -m pytest -m "not slow and not ray and not chaos"
+	$(RUN) -m pytest -n auto --dist loadfile -m "not slow and not ray and not chaos"
 
 check: setup
 	$(VENV)/bin/ruff check .
