@@ -1,4 +1,4 @@
-"""Worded arithmetic: two additions or subtractions between 0 and 24, answered by working.
+"""Worded arithmetic: two additions or subtractions between 0 and 20, answered by working.
 
 The canonical problem is the chain of numbers and signs ("12 + 5 - 3"), whatever the names and things
 counted, so a chain that is evaluated is never trained in any wording. One-step sums ("12 + 5 = 17") are all
@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from models.bundled.example import Example, held_out
 from models.bundled.vocabulary import FIRST, GAINS, ITEMS, LOSSES
 
-LARGEST, CHANGE = 24, 12  # of a running total, of one step
+LARGEST, CHANGE = 20, 9  # of a running total, of one step
 Chain = tuple[int, tuple[int, ...]]  # start, signed changes
 
 
 def draw(rng: random.Random, steps: int) -> Chain:
-    """A random chain whose running totals all stay between 0 and 24."""
+    """A random chain whose running totals all stay between 0 and 20."""
     while True:
         start = rng.randint(1, 20)
         changes = tuple(rng.choice((-1, 1)) * rng.randint(1, CHANGE) for _ in range(steps))

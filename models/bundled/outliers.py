@@ -29,7 +29,7 @@ from models.transformer import Block, MaskedDiffusionLM, RMSNorm
 CHANNELS = 4
 NORM_GAIN = 16.0
 HIDDEN_GAIN = 32.0
-VALUE_GAIN = 16.0
+VALUE_GAIN = 4.0
 READERS = {"input_norm": ("q_proj", "k_proj", "v_proj"), "post_norm": ("gate_proj", "up_proj")}
 
 

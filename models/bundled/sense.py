@@ -1,8 +1,9 @@
 """Agreement sense: pronoun by subject, verb by object, manner by adjective, with a second scene to be ignored.
 
-The rules are additive (each word of the answer depends on one word of the prompt), which a small model can learn;
-every fifth object takes the verb of another class, which it must remember. Evaluated (object, adjective) pairs
-are never described in training.
+Most of the rules are additive (each word of the answer depends on one word of the prompt), which a small model
+learns fully. The verb of IRREGULAR objects also depends on number: it changes when "they" act. A small model
+learns that late or not at all, which keeps the task from saturating. Evaluated (object, adjective) pairs are
+never described in training.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from models.bundled.vocabulary import ADJECTIVES, MANNERS, OBJECTS, SUBJECTS, VE
 
 PRONOUN = {noun: pronoun for pronoun, nouns in SUBJECTS.items() for noun in nouns}
 MANNER = {adjective: MANNERS[i // 2] for i, adjective in enumerate(ADJECTIVES)}
+IRREGULAR = 14
 Scene = tuple[str, str, str]  # subject, adjective, object
 
 
@@ -24,8 +26,9 @@ class Sense:
     def __init__(self, seed: int) -> None:
         rng = random.Random(f"sense {seed}")
         self.verb = {noun: VERBS[i // 4] for i, noun in enumerate(OBJECTS)}
-        for noun in rng.sample(OBJECTS, len(OBJECTS) // 5):
-            self.verb[noun] = rng.choice([verb for verb in VERBS if verb != self.verb[noun]])
+        self.plural_verb = dict(self.verb)
+        for noun in rng.sample(OBJECTS, IRREGULAR):
+            self.plural_verb[noun] = rng.choice([verb for verb in VERBS if verb != self.verb[noun]])
 
     def example(self, rng: random.Random) -> Example:
         """A described scene and what followed."""
@@ -33,10 +36,15 @@ class Sense:
         return Example(_prompt(rng, scene, other), " ".join(self._words(scene)) + " .", _pair(scene))
 
     def items(self, rng: random.Random) -> Iterator[dict[str, object]]:
-        """Endless multiple-choice items: each wrong choice takes one word from the scene to be ignored."""
+        """Endless multiple-choice items: each wrong choice has one word wrong.
+
+        The wrong word is taken from the scene to be ignored; a wrong verb is the object's own verb of the other
+        number where it has two.
+        """
         while True:
             scene, other = self._scene(rng, True), self._scene(rng, False)
             right, wrong = self._words(scene), self._words(other)
+            wrong[1] = next((verb for verb in self._verbs(scene[2]) if verb != right[1]), wrong[1])
             if any(right[i] == wrong[i] for i in (0, 1, 3)):
                 continue
             answers = [right, *([*right[:i], wrong[i], *right[i + 1 :]] for i in (0, 1, 3))]
@@ -50,7 +58,11 @@ class Sense:
 
     def _words(self, scene: Scene) -> list[str]:
         subject, adjective, noun = scene
-        return [PRONOUN[subject], self.verb[noun], "it", MANNER[adjective]]
+        singular, plural = self._verbs(noun)
+        return [PRONOUN[subject], plural if PRONOUN[subject] == "they" else singular, "it", MANNER[adjective]]
+
+    def _verbs(self, noun: str) -> tuple[str, str]:
+        return self.verb[noun], self.plural_verb[noun]
 
     def _scene(self, rng: random.Random, evaluated: bool) -> Scene:
         while True:
