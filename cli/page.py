@@ -67,7 +67,7 @@ def _score(estimate: Estimate | None) -> dict[str, str]:
 def _worst_layers(sweep: Sweep, store: Store) -> list[dict[str, str]]:
     from storage.warehouse import query
 
-    columns = ("method", "wbits", "calibration", "block", "layer", "relative_output_error", "rtn_output_error")
+    columns = ("transform", "rounding", "wbits", "block", "layer", "relative_output_error", "rtn_output_error")
     sql = (
         f"select {', '.join(columns)} from layers order by relative_output_error desc, block, layer limit {WORST}"
     )

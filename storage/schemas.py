@@ -35,14 +35,23 @@ RECIPE: Columns = {
     "alpha": ("double", "how much of the activation range a diagonal scale moves into the weights"),
 }
 
-CALIBRATION: Columns = {
-    "calibration": ("string", "label of the calibration set"),
+# What decides a layer's numbers. The label is no part of it: equal layers are one artifact under any label.
+COMPONENTS: Columns = {name: column for name, column in RECIPE.items() if name != "method"}
+
+CALIBRATED: Columns = {
+    "calibration_samples": ("int32", "sequences that calibration fits on"),
+    "calibration_length": ("int32", "tokens per calibration sequence"),
+    "calibration_seed": ("int64", "seed of the choice and masking of calibration sequences"),
+    "packing": ("string", "how texts are made into calibration sequences"),
+    "prefix_ratio": ("double", "share of a calibration sequence that masking leaves visible at its start"),
     "masking": ("string", "how calibration tokens are masked"),
     "propagation": (
         "string",
         "parallel: blocks calibrate on full-precision inputs; sequential: on quantized ones",
     ),
 }
+
+CALIBRATION: Columns = {"calibration": ("string", "label of the calibration set"), **CALIBRATED}
 
 MODEL: Columns = {
     "model": ("string", "label of the model in the grid"),
@@ -130,8 +139,8 @@ LAYERS: Columns = {
     "layer": ("string", "name of the linear layer in its block"),
     "rows": ("int64", "output features"),
     "columns": ("int64", "input features"),
-    **RECIPE,
-    **CALIBRATION,
+    **COMPONENTS,
+    **CALIBRATED,
     "relative_output_error": ("double", "‖X(W−Ŵ)ᵀ‖/‖XWᵀ‖ over calibration tokens, weights alone"),
     "relative_output_error_held_out": ("double", "as the layer runs, on rows not used for fitting"),
     "rtn_output_error": ("double", "the first error for round-to-nearest on the same grid"),
@@ -151,7 +160,7 @@ ACTIVATIONS: Columns = {
     "model_hash": MODEL["model_hash"],
     "block": ("int32", "index of the transformer block"),
     "site": ("string", "which input of the block's linear layers"),
-    **CALIBRATION,
+    **CALIBRATED,
     "tokens": ("int64", "tokens seen"),
     "absmax": ("double", "largest magnitude"),
     "mean_abs": ("double", "mean magnitude"),
@@ -185,7 +194,9 @@ SCORES: Columns = {
     **CALIBRATION,
     "task": ("string", "evaluation task"),
     "metric": ("string", "name of the metric, as lm-eval names it"),
+    "higher_is_better": ("bool", "false for errors and perplexities"),
     "shots": ("int32", "examples in the prompt"),
+    "document_limit": ("int32", "documents of the task that were asked for; null is all"),
     "value": ("double", "the score"),
     "stderr": ("double", "standard error of the score"),
     "n": ("int64", "documents"),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from quant.recipe import FIELDS
 from storage.errors import StorageFull, TableError
-from storage.schemas import CELLS, LAYERS, RECIPE, REQUIRED, SCORES, TABLES
+from storage.schemas import ACTIVATIONS, CELLS, LAYERS, RECIPE, REQUIRED, SCORES, TABLES
 from storage.tables import ARROW, FITS, read_table, schema, table_bytes, write_table
 from storage.warehouse import DUCKDB
 
@@ -185,7 +185,23 @@ def test_types_of_version_1_stay() -> None:
 
 def test_every_field_of_a_recipe_has_its_column() -> None:
     assert set(FIELDS) == set(RECIPE)
-    assert set(RECIPE) <= set(CELLS) & set(LAYERS) & set(SCORES)
+    assert set(RECIPE) <= set(CELLS) & set(SCORES)
+    assert set(RECIPE) - {"method"} <= set(LAYERS)
+
+
+def test_labels_stay_out_of_what_sweeps_share() -> None:
+    """A label is not part of a key: what one sweep calls a layer would be read in another's table."""
+    decides = {"calibration_samples", "calibration_length", "calibration_seed", "packing", "prefix_ratio"}
+    decides |= {"masking", "propagation"}
+    for shared in (LAYERS, ACTIVATIONS):
+        assert not {"method", "calibration"} & set(shared)
+        assert decides <= set(shared)
+    assert decides | {"calibration"} <= set(CELLS) & set(SCORES)
+    assert {name: SCORES[name][0] for name in ("document_limit", "higher_is_better", "calibration_seed")} == {
+        "document_limit": "int32",
+        "higher_is_better": "bool",
+        "calibration_seed": "int64",
+    }
 
 
 def test_a_table_for_which_there_is_no_room(full_disk: Path) -> None:
