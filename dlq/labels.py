@@ -26,6 +26,7 @@ DETAILS = (
 )
 SETTINGS = (
     "dtype",
+    "device",
     "estimator",
     "samples",
     "steps",
@@ -35,6 +36,7 @@ SETTINGS = (
     "temperature",
     "cfg_scale",
     "batch_size",
+    "tokens_per_forward",
     "seed",
 )
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from cli.tables import delta, narrow_delta, score
-from dlq.labels import labels
+from dlq.labels import DETAILS, SETTINGS, labels
 from dlq.results import Estimate, average
 
 
@@ -66,3 +66,15 @@ def test_labels_of_flags_and_numbers() -> None:
         {"method": "gptq", "wbits": 2, "act_order": True, "damping": 0.01},
         {"method": "gptq", "wbits": 2, "act_order": False, "damping": 0.1},
     ) == ["gptq W2 g64 act_order damping=0.01", "gptq W2 g64 no act_order damping=0.1"]
+
+
+def test_labels_know_every_field_that_can_tell_cells_apart() -> None:
+    """All columns of evaluation and recipe but those that every label begins with."""
+    from storage.schemas import EVALUATION, RECIPE
+
+    always = {"method", "wbits", "abits", "group_size", "symmetric"}
+    assert set(EVALUATION) | set(RECIPE) - always <= {*DETAILS, *SETTINGS}
+    assert named(
+        {"method": "rtn", "wbits": 4, "tokens_per_forward": 512},
+        {"method": "rtn", "wbits": 4, "tokens_per_forward": 1024},
+    ) == ["rtn W4 g64 tokens_per_forward=512", "rtn W4 g64 tokens_per_forward=1024"]
