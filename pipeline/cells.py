@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from evaluation.spec import EvaluationSettings, TaskError, TaskSpec, resolve_task
-from models.calibration import Calibration, CalibrationError, content_hash
+from models.calibration import Calibration, CalibrationError, calibration_file, content_hash
 from models.files import Model, read_model
 from models.spec import ModelError
 from pipeline.fingerprint import canonical, fingerprint
@@ -37,6 +37,11 @@ class Cell:
     settings: EvaluationSettings
 
     @property
+    def calibrated(self) -> bool:
+        """Whether calibration decides this cell's numbers. For other recipes it only measures layer errors."""
+        return self.recipe is not None and self.recipe.needs_statistics
+
+    @property
     def id(self) -> str:
         """12 hex digits of the cell's content."""
         return fingerprint("cell", self._content())[:12]
@@ -45,10 +50,16 @@ class Cell:
         return {
             "model": self.model.identity(),
             "recipe": self.recipe.canonical() if self.recipe else None,
-            "calibration": self.calibration.identity() if self.calibration else None,
-            "propagation": self.propagation,
+            "calibration": self.calibration.identity() if self.calibration and self.calibrated else None,
+            "propagation": self.propagation if self.calibrated else None,
             "settings": settings_fields(self.settings),
         }
+
+    @property
+    def labels(self) -> tuple[str, str, str]:
+        """What people call it; of two entries that mean the same cell, the lesser labels are kept."""
+        method, calibration = self.recipe and self.recipe.method, self.calibration and self.calibration.name
+        return self.model.name, method or "", calibration or ""
 
     def columns(self) -> dict[str, Any]:
         """What describes this cell in tables, by column name."""
@@ -60,11 +71,23 @@ class Cell:
             "model_hash": self.model.weights,
             "dtype": self.model.dtype,
             "device": self.model.device,
-            "calibration": self.calibration.name if self.calibration else None,
-            "masking": self.calibration.masking if self.calibration else None,
-            "propagation": self.propagation,
+            **(calibration_columns(self.calibration) if self.calibration and self.calibrated else {}),
+            "calibration": self.calibration.name if self.calibration and self.calibrated else None,
+            "propagation": self.propagation if self.calibrated else None,
             **settings_fields(self.settings),
         }
+
+
+def calibration_columns(calibration: Calibration) -> dict[str, Any]:
+    """What decides statistics, by column name; labels and places are not among it."""
+    return {
+        "masking": calibration.masking,
+        "calibration_samples": calibration.samples,
+        "calibration_length": calibration.length,
+        "calibration_seed": calibration.seed,
+        "packing": calibration.packing,
+        "prefix_ratio": calibration.prefix_ratio,
+    }
 
 
 def settings_fields(settings: EvaluationSettings) -> dict[str, Any]:
@@ -88,25 +111,26 @@ def expand_tasks(grid: Grid, source: YamlFile) -> list[TaskPlan]:
             plans.append(TaskPlan(resolve_task(entry.task, entry.shots, entry.limit), entry.shards))
         except TaskError as error:
             raise source.error(("tasks", i), str(error)) from None
+        if plans[-1].task.name in [p.task.name for p in plans[:-1]]:
+            raise source.error(("tasks", i), f"task {plans[-1].task.name!r} is listed twice")
     return plans
 
 
 def expand_cells(grid: Grid, source: YamlFile) -> list[Cell]:
     """All cells, full precision first, then in the order of the file, each once."""
-    cells: dict[str, Cell] = {}
     settings = _settings(grid, source)
     calibrations = _calibrations(grid, source)
     entries = [(("methods", i), entry) for i, entry in enumerate(grid.methods)]
     entries += [(("include", i), entry) for i, entry in enumerate(grid.include)]
-    for i, model_entry in enumerate(grid.models):
-        model = _model(grid, source, i)
+    cells: dict[str, Cell] = {}
+    for i, model in enumerate(_models(grid, source)):
         own = [Cell(model, None, None, None, s) for s in settings]
         for place, entry in entries:
-            for flat in _flat(grid, entry, model_entry.overrides, source, place):
-                for setting in settings:
-                    own.append(_cell(source, place, model, dict(flat), calibrations, setting))
-        cells |= {cell.id: cell for cell in own if cell.recipe is None or not _excluded(grid, cell)}
-    return list(cells.values())
+            for flat in _flat(grid, entry, grid.models[i].overrides, source, place):
+                own += [_cell(source, place, model, dict(flat), calibrations, s) for s in settings]
+        for cell in own:
+            cells[cell.id] = min(cells.get(cell.id, cell), cell, key=lambda c: c.labels)
+    return _without_excluded(grid, source, list(cells.values()))
 
 
 def _flat(
@@ -154,20 +178,30 @@ def _calibrations(grid: Grid, source: YamlFile) -> dict[str, Calibration]:
     result = {}
     for name, entry in grid.calibration.items():
         try:
-            result[name] = Calibration(name=name, content=content_hash(entry.data), **entry.model_dump())
+            path = str(calibration_file(entry.data).resolve()) if entry.data != "bundled" else entry.data
+            fields = {**entry.model_dump(), "data": path}  # absolute: workers run elsewhere
+            result[name] = Calibration(name=name, content=content_hash(entry.data), **fields)
         except CalibrationError as error:
             raise source.error(("calibration", name, "data"), str(error)) from None
     return result
 
 
-def _model(grid: Grid, source: YamlFile, index: int) -> Model:
-    entry = grid.models[index]
-    try:
-        model = read_model(entry.model, entry.dtype, grid.resources.device)
-    except ModelError as error:
-        raise source.error(("models", index), str(error)) from None
-    label = entry.name or entry.model.rstrip("/").rsplit("/", 1)[-1]
-    return Model(label, model.folder, model.weights, model.tokenizer, model.spec, model.dtype, model.device)
+def _models(grid: Grid, source: YamlFile) -> list[Model]:
+    """The models, found and hashed. Two checkpoints under one label are refused: their rows would look alike."""
+    models: list[Model] = []
+    for i, entry in enumerate(grid.models):
+        try:
+            model = read_model(entry.model, entry.dtype, grid.resources.device)
+        except ModelError as error:
+            raise source.error(("models", i), str(error)) from None
+        model = replace(model, name=entry.name or entry.model.rstrip("/").rsplit("/", 1)[-1])
+        twins = [m for m in models if m.name == model.name and m.identity() != model.identity()]
+        if twins:
+            raise source.error(
+                ("models", i), f"another model is called {model.name!r} already: give this one a name:"
+            )
+        models.append(model)
+    return models
 
 
 def _cell(
@@ -180,7 +214,7 @@ def _cell(
 ) -> Cell:
     name = flat.pop("calibration", next(iter(calibrations)))
     propagation = flat.pop("propagation")
-    if name not in calibrations:
+    if not isinstance(name, str) or name not in calibrations:
         raise source.error(
             (*place, "calibration"), f"unknown calibration {name!r}{nearest(str(name), calibrations)}"
         )
@@ -188,8 +222,7 @@ def _cell(
         raise source.error((*place, "propagation"), f"must be 'parallel' or 'sequential', got {propagation!r}")
     recipe = _recipe(source, place, model, flat)
     if not recipe.needs_statistics:
-        # Its weights do not depend on calibration, which then only measures errors: one cell, not one per setting.
-        name, propagation = next(iter(calibrations)), "parallel"
+        propagation = "parallel"
     return Cell(model, recipe, calibrations[name], propagation, settings)
 
 
@@ -203,9 +236,21 @@ def _recipe(source: YamlFile, place: Place, model: Model, flat: dict[str, Any]) 
     return recipe
 
 
-def _excluded(grid: Grid, cell: Cell) -> bool:
-    columns = cell.columns()
-    return any(all(_matches(columns.get(k), v) for k, v in rule.items()) for rule in grid.exclude)
+def _without_excluded(grid: Grid, source: YamlFile, cells: list[Cell]) -> list[Cell]:
+    """Cells that no rule of `exclude` matches; full precision stays. A rule must say something and match."""
+    known = {name for cell in cells for name in cell.columns()}
+    dropped: set[str] = set()
+    for i, rule in enumerate(grid.exclude):
+        for name in rule:
+            if name not in known:
+                raise source.error(("exclude", i, name), f"unknown column{nearest(name, known)}")
+        matched = {
+            c.id for c in cells if c.recipe and all(_matches(c.columns().get(k), v) for k, v in rule.items())
+        }
+        if not rule or not matched:
+            raise source.error(("exclude", i), "this rule is empty" if not rule else "this rule matches no cell")
+        dropped |= matched
+    return [cell for cell in cells if cell.id not in dropped]
 
 
 def _matches(value: Any, wanted: Any) -> bool:

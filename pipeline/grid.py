@@ -70,7 +70,7 @@ class Grid(_Strict):
     name: str = "sweep"
     models: list[Annotated[ModelEntry, _as_entry("model")]] = Field(min_length=1)
     methods: list[Annotated[dict[str, Any], _as_entry("method")]] = Field(min_length=1)
-    calibration: dict[str, CalibrationEntry] = {"masked": CalibrationEntry()}
+    calibration: dict[str, CalibrationEntry] = Field({"masked": CalibrationEntry()}, min_length=1)
     tasks: list[Annotated[TaskEntry, _as_entry("task")]] = Field(min_length=1)
     evaluation: dict[str, Any] = {}
     propagation: Propagation | list[Propagation] = "parallel"

@@ -37,6 +37,11 @@ class Plan:
         """Keys of the Score tasks of one cell."""
         return [key for (owner, _), key in self.scores.items() if owner == cell]
 
+    def baseline(self, cell: Cell) -> Cell:
+        """The full-precision cell of the same weights and evaluation."""
+        wanted = (cell.model.identity(), cell.settings)
+        return next(c for c in self.cells if c.recipe is None and (c.model.identity(), c.settings) == wanted)
+
     def add(self, task: Task) -> str:
         """Put a task into the graph unless its equal is there; returns its key."""
         self.tasks.setdefault(task.key, task)
@@ -52,12 +57,10 @@ def make_plan(path: str) -> Plan:
 def plan_grid(grid: Grid, source: YamlFile) -> Plan:
     """The plan of a validated grid."""
     plan = Plan(grid, expand_cells(grid, source), expand_tasks(grid, source))
-    baselines = {(c.model, c.settings): c for c in plan.cells if c.recipe is None}
     for cell in plan.cells:
         blocks = quantized_blocks(plan, cell)
         for task_plan in plan.task_plans:
-            baseline = baselines[cell.model, cell.settings]
-            _add_score(plan, cell, baseline, blocks, task_plan)
+            _add_score(plan, cell, blocks, task_plan)
     return plan
 
 
@@ -65,14 +68,15 @@ def quantized_blocks(plan: Plan, cell: Cell) -> tuple[str, ...]:
     """Keys of the Quantize tasks of a cell, block by block; empty for full precision."""
     if cell.recipe is None or cell.calibration is None or cell.propagation is None:
         return ()
+    model, calibration, way = cell.model, cell.calibration, cell.propagation
+    calibrating, quantizing = (plan.grid.resources.calibrate.threads, plan.grid.resources.quantize.threads)
     statistics, before, keys = None, None, []
-    for block in range(cell.model.spec.layers):
-        calibrate = Calibrate(cell.model, cell.calibration, cell.propagation, block, statistics, before)
+    for block in range(model.spec.layers):
+        calibrate = Calibrate(model, calibration, way, block, statistics, before, threads=calibrating)
         statistics = plan.add(calibrate)
-        keys.append(
-            plan.add(Quantize(cell.model, cell.recipe, block, statistics, cell.calibration, cell.propagation))
-        )
-        before = keys[-1] if cell.propagation == "sequential" else None
+        quantize = Quantize(model, cell.recipe, block, statistics, calibration, way, threads=quantizing)
+        keys.append(plan.add(quantize))
+        before = keys[-1] if way == "sequential" else None
     return tuple(keys)
 
 
@@ -85,14 +89,16 @@ def _answers(
     settings: EvaluationSettings,
 ) -> tuple[str, tuple[str, ...]]:
     requests = plan.add(BuildRequests(task.task, model, settings))
+    threads, shards = plan.grid.resources.evaluate.threads, task.shards
     keys = [
-        plan.add(Evaluate(model, recipe, blocks, task.task, requests, settings, shard, task.shards))
-        for shard in range(task.shards)
+        plan.add(Evaluate(model, recipe, blocks, task.task, requests, settings, i, shards, threads=threads))
+        for i in range(shards)
     ]
     return requests, tuple(keys)
 
 
-def _add_score(plan: Plan, cell: Cell, baseline: Cell, blocks: tuple[str, ...], task: TaskPlan) -> None:
+def _add_score(plan: Plan, cell: Cell, blocks: tuple[str, ...], task: TaskPlan) -> None:
+    baseline = plan.baseline(cell)
     requests, answers = _answers(plan, cell.model, cell.recipe, blocks, task, cell.settings)
     _, reference = _answers(plan, cell.model, None, (), task, baseline.settings)
     score = Score(

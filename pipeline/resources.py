@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Role = Literal["calibrate", "quantize", "evaluate"]
 
@@ -27,6 +27,11 @@ class RoleResources(BaseModel):
     cpus: float = Field(1, gt=0)
     gpus: float = Field(0, ge=0)
 
+    @property
+    def threads(self) -> int:
+        """Torch threads of one actor. They decide how sums are split, so they are part of a task's identity."""
+        return max(1, int(self.cpus))
+
 
 class Resources(BaseModel):
     """Actors per role; `attempts` bounds how often a task is started before it counts as failed."""
@@ -37,10 +42,20 @@ class Resources(BaseModel):
     evaluate: RoleResources = RoleResources()
     attempts: int = Field(3, ge=1, le=20)
 
+    @model_validator(mode="after")
+    def _one_device(self) -> Resources:
+        asked = {role: getattr(self, role).gpus > 0 for role in ("calibrate", "quantize", "evaluate")}
+        if len(set(asked.values())) > 1:
+            without = ", ".join(role for role, gpus in asked.items() if not gpus)
+            raise ValueError(
+                f"all roles compute on one kind of device: give gpus to {without} as well, or to none"
+            )
+        return self
+
     @property
     def device(self) -> str:
-        """'cuda' as soon as a role that touches weights reserves a GPU, else 'cpu'."""
-        return "cuda" if any(r.gpus for r in (self.calibrate, self.quantize, self.evaluate)) else "cpu"
+        """'cuda' where actors reserve GPUs, else 'cpu'."""
+        return "cuda" if self.evaluate.gpus else "cpu"
 
 
 @dataclass(frozen=True)

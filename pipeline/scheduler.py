@@ -50,20 +50,14 @@ class Scheduler:
 
     def __post_init__(self) -> None:
         self._flying: set[tuple[str, int]] = set()
-        self._find_work()
-        self._users: dict[str, list[str]] = defaultdict(list)
-        for key in self.state:
-            if self.state[key] is State.WAITING:
-                for needed in set(self.tasks[key].inputs().values()):
-                    self._users[needed].append(key)
-        order = {key: rank for rank, key in enumerate(self.tasks)}
-        self._rank = {k: (PRIORITY[self.tasks[k].kind], order[k]) for k in self.state}
-        waiting = [k for k, state in self.state.items() if state is State.WAITING]
-        self._ready = sorted(filter(self._inputs_done, waiting), key=self._rank.__getitem__)
+        self._ready: list[str] = []
+        self._users: dict[str, set[str]] = defaultdict(set)
+        self._order = {key: rank for rank, key in enumerate(self.tasks)}
+        self._admit(self.targets)
 
-    def _find_work(self) -> None:
-        """Walk down from the targets; what the store already holds needs no inputs."""
-        todo = list(self.targets)
+    def _admit(self, wanted: Iterable[str]) -> None:
+        """Walk down from what is wanted; what the store already holds needs no inputs."""
+        todo, fresh = list(wanted), []
         while todo:
             key = todo.pop()
             if key in self.state:
@@ -71,9 +65,17 @@ class Scheduler:
             if self.done(key):
                 self.state[key] = State.DONE
                 self.reused.add(key)
-            else:
-                self.state[key] = State.WAITING
-                todo.extend(self.tasks[key].inputs().values())
+                continue
+            self.state[key] = State.WAITING
+            fresh.append(key)
+            for needed in self.tasks[key].inputs().values():
+                self._users[needed].add(key)
+                todo.append(needed)
+        for key in fresh:
+            self._wait(key)
+
+    def _rank(self, key: str) -> tuple[int, int]:
+        return PRIORITY[self.tasks[key].kind], self._order[key]
 
     def _inputs_done(self, key: str) -> bool:
         return all(self.state[i] is State.DONE for i in self.tasks[key].inputs().values())
@@ -110,10 +112,19 @@ class Scheduler:
             if outcome.status == "fatal":
                 self.fatal = outcome.error
             if outcome.status == "lost" and self.tries[key] < self.attempts:
+                self._recheck_inputs(key)
                 self._wait(key)
             else:
                 self.state[key] = State.FAILED
                 self._settle_users(key)
+
+    def _recheck_inputs(self, key: str) -> None:
+        """An attempt may have been lost because an input turned out damaged: that input is made again first."""
+        for needed in self.tasks[key].inputs().values():
+            if self.state[needed] is State.DONE and not self.done(needed):
+                del self.state[needed]
+                self.reused.discard(needed)
+                self._admit([needed])
 
     def _complete(self, key: str) -> None:
         if self.state[key] is State.DONE:
@@ -127,11 +138,11 @@ class Scheduler:
     def _wait(self, key: str) -> None:
         self.state[key] = State.WAITING
         if self._inputs_done(key):
-            bisect.insort(self._ready, key, key=self._rank.__getitem__)
+            bisect.insort(self._ready, key, key=self._rank)
 
     def _settle_users(self, key: str) -> None:
         """Re-judge the tasks that need `key`, and on through those whose verdict changes."""
-        todo = list(self._users[key])
+        todo = sorted(self._users[key])
         while todo:
             user = todo.pop()
             if self.state[user] not in (State.WAITING, State.BLOCKED) or user in self._ready:
@@ -143,7 +154,7 @@ class Scheduler:
             else:
                 self._wait(user)
             if self.state[user] is not before:
-                todo.extend(self._users[user])
+                todo.extend(sorted(self._users[user]))
 
     @property
     def running(self) -> bool:

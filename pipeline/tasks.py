@@ -7,7 +7,7 @@ Score, whose rows show the labels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -20,9 +20,10 @@ from quant.recipe import Recipe
 
 @dataclass(frozen=True)
 class Task:
-    """Base of all kinds."""
+    """Base of all kinds. `threads`: torch threads it runs with, whoever runs it."""
 
     kind: ClassVar[str]
+    threads: int = field(default=1, kw_only=True)
 
     def spec(self) -> dict[str, Any]:
         """Everything that decides the result, as plain JSON values."""
@@ -71,6 +72,7 @@ class Calibrate(Task):
             "calibration": self.calibration.identity(),
             "propagation": self.propagation,
             "block": self.block,
+            "threads": self.threads,
         }
 
     def inputs(self) -> dict[str, str]:
@@ -98,6 +100,7 @@ class Quantize(Task):
             "model": self.model.identity(),
             "recipe": self.recipe.canonical(),
             "block": self.block,
+            "threads": self.threads,
         }
 
     def inputs(self) -> dict[str, str]:
@@ -150,6 +153,7 @@ class Evaluate(Task):
             "settings": self.settings.for_kind(self.task.kind),
             "shard": self.shard,
             "shards": self.shards,
+            "threads": self.threads,
         }
 
     def inputs(self) -> dict[str, str]:

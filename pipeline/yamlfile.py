@@ -54,6 +54,10 @@ def read_yaml(path: str | Path) -> YamlFile:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise GridError(f"{path}:{line}: not valid YAML: {error.problem}") from None
+    except GridError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # odd characters, dates, a list inside itself
+        raise GridError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     return result
 
 

@@ -20,6 +20,7 @@ from models.checkpoint import Checkpoint
 from models.masking import apply_masks
 from models.spec import SITES
 from models.transformer import Block, rotary
+from pipeline.cells import calibration_columns
 from pipeline.tasks import Calibrate
 from quant.recipe import rebuild
 from quant.statistics import LayerStatistics, StatisticsCollector
@@ -120,8 +121,7 @@ def _row(task: Calibrate, site: str, statistics: LayerStatistics) -> dict[str, A
         "model_hash": task.model.weights,
         "block": task.block,
         "site": site,
-        "calibration": task.calibration.name,
-        "masking": task.calibration.masking,
+        **calibration_columns(task.calibration),
         "propagation": task.propagation,
         "tokens": statistics.tokens,
         "absmax": float(statistics.absmax.max()),

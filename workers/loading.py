@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -43,7 +43,6 @@ class Memory:
 
     name: str = ""
     model: MaskedDiffusionLM | None = None
-    notes: dict[str, str] = field(default_factory=dict)
 
     def assembled(
         self, store: Store, model: Model, recipe: Recipe | None, blocks: Mapping[int, str]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from pipeline.executor import Outcome, Slot
 from pipeline.resources import ROLE_OF
 from pipeline.tasks import Task
@@ -17,9 +15,7 @@ from workers.units import attempt
 class LocalExecutor:
     """Runs in `wait()` what `submit()` was given."""
 
-    def __init__(self, store: Store, threads: int = 1) -> None:
-        # As many threads as a Ray actor of one CPU has: how a sum is split decides its last bits.
-        torch.set_num_threads(threads)
+    def __init__(self, store: Store) -> None:
         self._store, self._memory = store, Memory()
         self._task: tuple[Task, int] | None = None
         self._affinity = ""

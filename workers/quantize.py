@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from models.quantized import block_tensors
 from models.spec import SITES
+from pipeline.cells import calibration_columns
 from pipeline.tasks import Quantize
 from quant.errors import PoisonedLayer
 from quant.layer import quantize_layer
@@ -46,16 +47,17 @@ def quantize(task: Quantize, store: Store, memory: Memory, folder: Path, facts: 
 
 
 def _labels(task: Quantize, layer: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """What decided a row. Labels are not among it: an artifact is shared by all who call it something else."""
+    recipe = {name: value for name, value in task.recipe.fields().items() if name != "method"}
     return {
-        **task.recipe.fields(),
+        **recipe,
+        **calibration_columns(task.calibration),
+        "propagation": task.propagation,
         "model_hash": task.model.weights,
         "block": task.block,
         "layer": layer,
         "rows": shape[0],
         "columns": shape[1],
-        "calibration": task.calibration.name,
-        "masking": task.calibration.masking,
-        "propagation": task.propagation,
     }
 
 

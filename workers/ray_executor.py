@@ -26,8 +26,8 @@ START_SECONDS = 180.0
 class Worker:
     """The actor. Heavy imports and the store come with the first call: a failing __init__ would be final."""
 
-    def __init__(self, root: str, threads: int) -> None:
-        self._root, self._threads = root, threads
+    def __init__(self, root: str) -> None:
+        self._root = root
         self._store: Any = None
         self._memory: Any = None
 
@@ -37,14 +37,11 @@ class Worker:
 
     def attempt(self, task: Task, number: int) -> Outcome:
         """One attempt at one task."""
-        import torch
-
         from storage.artifacts import Store
         from workers import units
         from workers.loading import Memory
 
         if self._store is None:
-            torch.set_num_threads(self._threads)
             self._store, self._memory = Store(self._root), Memory()
         return units.attempt(task, number, self._store, self._memory)
 
@@ -70,13 +67,18 @@ class RayExecutor:
     def __init__(self, ray: Any, root: str, pools: Sequence[Pool]) -> None:
         self._ray, self._root = ray, root
         self._total = _Amount.of(ray.cluster_resources())
+        nodes = [_Amount.of(node["Resources"]) for node in ray.nodes() if node["Alive"]]
         for pool in pools:
-            if not any(_need(pool).fits(_Amount.of(node["Resources"])) for node in ray.nodes() if node["Alive"]):
+            if not any(_places(pool, node) for node in nodes):
                 raise ClusterError(
                     f"an actor for {', '.join(sorted(pool.kinds))} needs {pool.cpus:g} CPUs, {pool.gpus:g} GPUs, "
                     f"the cluster has {self._total.cpus:g} and {self._total.gpus:g}: see `resources:` in the grid"
                 )
-        self._seats = [_Seat(f"{p}-{i}", pool) for p, pool in enumerate(pools) for i in range(pool.size)]
+        self._seats = [
+            _Seat(f"{p}-{i}", pool)
+            for p, pool in enumerate(pools)
+            for i in range(min(pool.size, sum(_places(pool, node) for node in nodes)))
+        ]
 
     def idle(self) -> Sequence[Slot]:
         """Free seats that fit beside the busy ones, those with a living actor first."""
@@ -112,7 +114,7 @@ class RayExecutor:
     def _create(self, seat: _Seat) -> None:
         options = {"num_cpus": seat.pool.cpus, "num_gpus": seat.pool.gpus, "max_restarts": 0}
         actor = self._ray.remote(Worker).options(**options)
-        seat.actor = actor.remote(self._root, max(1, int(seat.pool.cpus)))
+        seat.actor = actor.remote(self._root)
         seat.alive, seat.since = seat.actor.ping.remote(), time.monotonic()
 
     def _retire(self, seat: _Seat) -> None:
@@ -143,20 +145,23 @@ class RayExecutor:
         return outcome
 
     def _never_started(self) -> list[Outcome]:
-        """Actors that found no place in time; their calls would wait for ever."""
+        """Actors that found no place in time; their calls would wait for ever.
+
+        Where others of the pool work, somebody else holds the room: the seat is given up, the task goes on.
+        """
         outcomes = []
-        for seat in self._seats:
-            if seat.task is None or seat.alive is None:
-                continue
+        for seat in [s for s in self._seats if s.task and s.alive]:
             if self._ray.wait([seat.alive], timeout=0)[0]:
                 seat.alive = None
-            elif time.monotonic() - seat.since > START_SECONDS:
-                task, seat.task, seat.call = seat.task, None, None
-                self._retire(seat)
+            elif time.monotonic() - seat.since > START_SECONDS and seat.task:
                 error = (
                     f"no actor with {seat.pool.cpus:g} CPUs and {seat.pool.gpus:g} GPUs within {START_SECONDS:g} s"
                 )
-                outcomes.append(Outcome(task.key, seat.attempt, "lost", error))
+                outcomes.append(Outcome(seat.task.key, seat.attempt, "lost", error))
+                seat.task = seat.call = None
+                self._retire(seat)
+                if any(s.actor and s.pool is seat.pool for s in self._seats):
+                    self._seats.remove(seat)
         return outcomes
 
     def close(self) -> None:
@@ -185,6 +190,16 @@ class _Amount:
 
     def minus(self, other: _Amount) -> _Amount:
         return _Amount(self.cpus - other.cpus, self.gpus - other.gpus)
+
+
+def _places(pool: Pool, node: _Amount) -> int:
+    """How many actors of a pool one node holds. A fraction of a GPU cannot be put together from two cards."""
+    by_cpu = int((node.cpus + 1e-9) / pool.cpus)
+    if not pool.gpus:
+        return by_cpu
+    per_card = int((1 + 1e-9) / pool.gpus)
+    by_gpu = int(node.gpus) * per_card if per_card else int((node.gpus + 1e-9) / pool.gpus)
+    return min(by_cpu, by_gpu)
 
 
 def _need(pool: Pool) -> _Amount:

@@ -33,6 +33,7 @@ def score(task: Score, store: Store, memory: Memory, folder: Path, facts: dict[s
         **sizes(store, task.blocks, task.model.spec),
         "task": task.task.name,
         "shots": task.task.shots,
+        "document_limit": task.task.limit,
         "seconds": math.fsum(a.seconds for a in answers),
     }
     write_table(folder / "scores.parquet", "scores", [{**shared, **row} for row in _rows(own, base)])
@@ -56,6 +57,7 @@ def _rows(own: Scored, base: Scored) -> list[dict[str, Any]]:
             "value": metric.value,
             "stderr": metric.stderr,
             "n": metric.n,
+            "higher_is_better": metric.higher_is_better,
         }
         if metric.name in own.values:
             pair = paired(own.values[metric.name], base.values[metric.name])

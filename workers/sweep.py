@@ -68,13 +68,19 @@ def run_sweep(
     make_executor: Callable[[], Executor],
     listener: Listener,
     stopping: Callable[[], bool] = lambda: False,
+    executor: str = "",
 ) -> Summary:
-    """Run what is missing of a plan. The first thing written is the plan itself, so that `resume` can find it."""
+    """Run what is missing of a plan. The first thing written is the plan itself, so that `resume` can find it.
+
+    executor: what kind it is, for the runs table.
+    """
     started = time.perf_counter()
+    store.sweep_litter()
     sweep = register(plan, grid_text, store)
     scheduler = Scheduler(plan.tasks, plan.targets(), store.has, plan.grid.resources.attempts)
     with sweep.driving() as other:
-        run = sweep.start_run(name=plan.grid.name, **versions(), tasks_total=len(scheduler.state))
+        facts = {**versions(), "executor": executor} if executor else versions()
+        run = sweep.start_run(name=plan.grid.name, **facts, tasks_total=len(scheduler.state))
         listener.begin(scheduler)
         status = "failed"
         try:
@@ -93,9 +99,8 @@ def run_sweep(
 def register(plan: Plan, grid_text: str, store: Store) -> Sweep:
     """Write the sweep (grid, cells, keys) into the store; the same sweep again changes nothing that matters."""
     sweep = Sweep(store.root, plan.id)
-    baselines = {(c.model, c.settings): c.id for c in plan.cells if c.recipe is None}
     names = [p.task.name for p in plan.task_plans]
-    rows = [_cell_row(cell, baselines[cell.model, cell.settings], names) for cell in plan.cells]
+    rows = [_cell_row(cell, plan.baseline(cell).id, names) for cell in plan.cells]
     tasks = {key: task.kind for key, task in plan.tasks.items()}
     scores = [[cell, name, key] for (cell, name), key in plan.scores.items()]
     point("sweep.register")

@@ -72,6 +72,7 @@ def run(task: Task, store: Store, memory: Memory) -> None:
     spec, inputs = task.spec(), task.inputs()
     with store.commit(task.key, task.kind, spec, inputs, facts, TABLES[task.kind]) as folder:
         started = time.perf_counter()
+        torch.set_num_threads(task.threads)
         with torch.inference_mode():
             UNITS[task.kind](task, store, memory, folder, facts)
         facts["seconds"] = time.perf_counter() - started

@@ -61,6 +61,39 @@ def test_include_exclude_and_overrides(grid_file: Write, workspace: Path) -> Non
     assert found == {("rtn", 4, 32, None), ("gptq", 2, 32, 0.1), ("gptq", 4, 32, 0.1), ("gptq", 8, 32, 0.1)}
 
 
+def test_one_checkpoint_under_two_names(grid_file: Write, workspace: Path) -> None:
+    """Full precision is one cell; the recipes that overrides make different are two."""
+    folder = str(workspace / "model")
+    models = [folder, {"model": folder, "name": "again", "overrides": {"group_size": 64}}]
+    plan = make_plan(str(grid_file(models=models, methods=[{"method": "rtn", "wbits": 4, "group_size": 32}])))
+    found = [(c.columns()["method"], c.columns().get("group_size")) for c in plan.cells]
+    assert found == [("full_precision", None), ("rtn", 32), ("rtn", 64)]
+    assert {plan.baseline(c).id for c in plan.cells} == {plan.cells[0].id}
+
+
+def test_two_checkpoints_under_one_name_are_refused(grid_file: Write, workspace: Path) -> None:
+    models = [str(workspace / "model"), {"model": "bundled", "name": "model"}]
+    with pytest.raises(GridError, match="another model is called 'model'"):
+        make_plan(str(grid_file(models=models)))
+
+
+def test_threads_are_part_of_what_is_computed(grid_file: Write) -> None:
+    one = make_plan(str(grid_file()))
+    two = make_plan(str(grid_file("b.yaml", resources={"evaluate": {"cpus": 2}})))
+    changed = {two.tasks[key].kind for key in set(two.tasks) - set(one.tasks)}
+    assert changed == {"evaluate", "score"}
+
+
+ODD = {"a list inside itself": "&a [*a]", "a control character": "name: \x01", "no such date": "name: 2024-02-30"}
+
+
+@pytest.mark.parametrize("text", ODD.values(), ids=ODD)
+def test_odd_yaml_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "grid.yaml").write_text(text)
+    with pytest.raises(GridError, match="not valid YAML"):
+        make_plan(str(tmp_path / "grid.yaml"))
+
+
 def test_evaluation_axes_have_their_own_baselines(grid_file: Write) -> None:
     plan = make_plan(str(grid_file(methods=[{"method": "rtn", "group_size": 32}], evaluation={"samples": [2, 4]})))
     assert [c.recipe is None for c in plan.cells] == [True, True, False, False]
@@ -82,9 +115,11 @@ def shuffled(value: Any, rng: random.Random) -> Any:
 def test_reordering_the_yaml_changes_no_key(grid_file: Write, rng: random.Random) -> None:
     path = grid_file()
     data = yaml.safe_load(path.read_text())
+    for entry in data["methods"]:  # without it the first calibration of the file is meant, and order matters
+        entry.setdefault("calibration", "masked")
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
     plan = make_plan(str(path))
     mixed = shuffled(data, rng)
-    mixed["calibration"] = data["calibration"]  # the first one is the default: its order means something
     for name in ("methods", "tasks"):
         rng.shuffle(mixed[name])
     path.write_text(yaml.safe_dump(mixed, sort_keys=False))
@@ -179,6 +214,13 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown setting": ({"evaluation": {"sample": 3}}, "samples"),
     "setting out of range": ({"evaluation": {"samples": 0}}, "samples"),
     "missing calibration file": ({"calibration": {"m": {"data": "nowhere.txt"}}}, "no calibration file"),
+    "duplicate task": ({"tasks": ["facts", {"task": "facts", "limit": 3}]}, "'facts' is listed twice"),
+    "exclude key": ({"exclude": [{"metod": "rtn"}]}, "did you mean 'method'?"),
+    "exclude nothing": ({"exclude": [{"wbits": "4"}]}, "matches no cell"),
+    "exclude all": ({"exclude": [{}]}, "rule is empty"),
+    "no calibration": ({"calibration": {}}, "calibration"),
+    "calibration type": ({"methods": [{"method": "gptq", "group_size": 32, "calibration": {"a": 1}}]}, "unknown"),
+    "gpus for some": ({"resources": {"evaluate": {"gpus": 1}}}, "give gpus to calibrate, quantize as well"),
     "propagation": ({"methods": [{"method": "rtn", "group_size": 32, "propagation": "serial"}]}, "parallel"),
 }
 

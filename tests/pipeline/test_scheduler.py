@@ -178,6 +178,22 @@ def test_an_old_attempt_cannot_fail_a_new_one() -> None:
     assert scheduler.state["a"] is State.RUNNING
 
 
+def test_an_input_found_damaged_is_made_again() -> None:
+    """a was committed; b finds it broken (it is gone from the store), is lost once, and a comes first again."""
+    nodes = {"a": Node("a"), "b": Node("b", ("a",))}
+    committed = {"a"}
+    scheduler = Scheduler(nodes, ["b"], lambda key: key in committed)
+    scheduler.started("b")
+    committed.clear()
+    scheduler.finished(Outcome("b", 1, "lost", "input damaged"))
+    assert scheduler.ready() == ["a"]
+    scheduler.started("a")
+    committed.add("a")
+    scheduler.finished(Outcome("a", 1, "done"))
+    assert scheduler.ready() == ["b"]
+    assert scheduler.reused == set()
+
+
 def test_a_full_store_stops_the_sweep() -> None:
     nodes = {str(i): Node(str(i)) for i in range(9)}
 

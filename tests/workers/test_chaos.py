@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 
@@ -107,73 +106,42 @@ def dlq(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
     )
 
 
-def ray_workers(root: int) -> list[psutil.Process]:
-    """Actor processes that run a task now, below process `root`."""
-    found = []
-    for process in psutil.Process(root).children(recursive=True):
-        try:
-            if process.cmdline() and process.cmdline()[0].startswith("ray::Worker.attempt"):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def kinds_running(root: Path) -> list[str]:
-    """Kinds of the attempts that a sweep's log says have started and not ended."""
-    from storage.sweeps import sweeps
-
-    flying: dict[str, str] = {}
-    for sweep in sweeps(Store(root, create=False)) if (root / "store.json").exists() else []:
-        for event in sweep.events():
-            if event["event"] == "start":
-                flying[event["key"]] = event["kind"]
-            elif event["event"] == "end":
-                flying.pop(event["key"], None)
-    return list(flying.values())
-
-
-def kill_a_worker(driver: subprocess.Popen[bytes], root: Path, kind: str) -> bool:
-    """SIGKILL an actor while a task of this kind is in flight; False if the driver ended before that."""
-    for _ in range(4000):
-        if kind in kinds_running(root) and (busy := ray_workers(driver.pid)):
-            busy[0].send_signal(signal.SIGKILL)
-            return True
-        try:
-            driver.wait(timeout=0.05)
-            return False
-        except subprocess.TimeoutExpired:
-            continue
-    return False
+# Each actor dies at its n-th pass; n is small enough that one of two actors gets there, large enough that
+# replacements rarely do.
+ACTOR_DEATHS = ["calibrate.computed:3", "quantize.start:6", "quantize.computed:7", "evaluate.computed:10"]
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("kind", ["calibrate", "quantize", "evaluate"])
-def test_an_actor_killed_in_the_middle_of(
-    tools: SimpleNamespace, tiny_grid_text: str, undisturbed: Rows, tmp_path: Path, kind: str
+@pytest.mark.parametrize("death", ACTOR_DEATHS)
+def test_an_actor_killed_in_the_middle(
+    tools: SimpleNamespace, tiny_grid_text: str, undisturbed: Rows, tmp_path: Path, death: str
 ) -> None:
-    """The run itself gets over it: one attempt is lost, counted, and made again by a new actor."""
+    """The run itself gets over it: the attempt is lost, counted, and made again by a new actor."""
     grid, root = tmp_path / "grid.yaml", tmp_path / "store"
     grid.write_text(tiny_grid_text)
-    driver = dlq("submit", "--grid", str(grid), "--store", str(root), "--yes")
-    killed = kill_a_worker(driver, root, kind)
+    driver = dlq("submit", "--grid", str(grid), "--store", str(root), "--yes", DLQ_CRASH_AT=death)
     assert driver.wait(240) == 0
-    assert killed
-    lost = [e for s in (root / "sweeps").iterdir() for e in _events(root, s.name) if e.get("status") == "lost"]
-    assert len(lost) <= 1  # none, if it died between its commit and the kill reaching it
+    events = [e for s in (root / "sweeps").iterdir() for e in _events(root, s.name)]
+    kinds = {e["key"]: e["kind"] for e in events if e["event"] == "start"}
+    lost = [kinds[e["key"]] for e in events if e.get("status") == "lost"]
+    assert lost
+    assert set(lost) == {death.partition(".")[0]}
+    starts = [e["key"] for e in events if e["event"] == "start"]
+    assert len(starts) == len(set(starts)) + len(lost)
     assert tools.contents(root) == undisturbed
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize("death", ["driver.start:15", "driver.end:40"])
 def test_the_driver_killed_on_ray_and_resumed(
-    tools: SimpleNamespace, tiny_grid_text: str, undisturbed: Rows, tmp_path: Path
+    tools: SimpleNamespace, tiny_grid_text: str, undisturbed: Rows, tmp_path: Path, death: str
 ) -> None:
     grid, root = tmp_path / "grid.yaml", tmp_path / "store"
     grid.write_text(tiny_grid_text)
-    first = dlq("submit", "--grid", str(grid), "--store", str(root), "--yes", DLQ_CRASH_AT="driver.end:25")
+    first = dlq("submit", "--grid", str(grid), "--store", str(root), "--yes", DLQ_CRASH_AT=death)
     assert first.wait(240) == -signal.SIGKILL
     before = set(Store(root).keys())
-    assert 20 <= len(before) < 71
+    assert 10 <= len(before) < 71
     assert dlq("resume", "--store", str(root)).wait(240) == 0
     assert before <= set(Store(root).keys())
     assert tools.contents(root) == undisturbed

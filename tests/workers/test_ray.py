@@ -13,7 +13,7 @@ from pipeline.plan import make_plan
 from pipeline.resources import Pool, Resources, RoleResources, pools
 from storage.artifacts import Store
 from workers.cluster import ClusterError, start
-from workers.ray_executor import RayExecutor
+from workers.ray_executor import RayExecutor, _Amount, _places
 from workers.sweep import run_sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
@@ -72,13 +72,20 @@ def test_an_actor_that_fits_nowhere_is_refused_at_once(ray: Any, tmp_path: Path)
         RayExecutor(ray, str(tmp_path), [Pool(1, 8, 1, frozenset({"evaluate"}))])
 
 
+@pytest.mark.parametrize(
+    ("gpus", "cards", "places"),
+    [(1, 2, 2), (0.5, 2, 4), (0.6, 2, 2), (0.4, 1, 2), (2, 3, 1), (3, 2, 0), (0, 0, 8)],
+)
+def test_fractions_of_a_gpu_are_packed_per_card(gpus: float, cards: int, places: int) -> None:
+    assert _places(Pool(1, gpus, 9, frozenset()), _Amount(8, cards)) == places
+
+
 def test_roles_with_equal_resources_share_a_pool() -> None:
     resources = Resources(
-        calibrate=RoleResources(replicas=1), quantize=RoleResources(replicas=3), evaluate=RoleResources(gpus=0.5)
+        calibrate=RoleResources(replicas=1), quantize=RoleResources(replicas=3), evaluate=RoleResources(cpus=2)
     )
     found = pools(resources)
-    assert [(p.size, p.gpus, sorted(p.kinds)) for p in found] == [
-        (3, 0, ["calibrate", "quantize"]),
-        (2, 0.5, ["evaluate", "requests", "score"]),
+    assert [(p.size, p.cpus, sorted(p.kinds)) for p in found] == [
+        (3, 1, ["calibrate", "quantize"]),
+        (2, 2, ["evaluate", "requests", "score"]),
     ]
-    assert resources.device == "cuda"
