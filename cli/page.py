@@ -57,10 +57,8 @@ def _row(results: Results, cell: CellResult) -> dict[str, Any]:
 
 
 def _score(estimate: Estimate | None) -> dict[str, str]:
-    """Text of one score, and whether its interval lies below or above no difference."""
-    text, change, verdict = score(estimate), delta(estimate), ""
-    if estimate is not None and estimate.low is not None and estimate.high is not None:
-        verdict = "worse" if estimate.high < 0 else "better" if estimate.low > 0 else ""
+    """Text of one score, and whether its interval says better or worse than full precision."""
+    text, change, verdict = score(estimate), delta(estimate), estimate.verdict if estimate else ""
     return {"text": (text or "–").replace("±", " ± "), "delta": change or "", "verdict": verdict}
 
 

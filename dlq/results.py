@@ -23,13 +23,16 @@ Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 
 SCORES = (
     "select artifact, cell, task, metric, shots, value, stderr, n, baseline, delta, delta_low, delta_high, "
-    "p_value, flips, code_bits, linear_bits, model_bytes, seconds from scores"
+    "p_value, flips, higher_is_better, code_bits, linear_bits, model_bytes, seconds from scores"
 )
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its standard error, and its difference from full precision with a 95 % interval."""
+    """A number with its standard error, and its difference from full precision with a 95 % interval.
+
+    higher_is_better is None where that is unknown, or where an average mixes both directions.
+    """
 
     value: float | None
     stderr: float | None = None
@@ -38,6 +41,14 @@ class Estimate:
     high: float | None = None
     n: int | None = None
     metric: str = ""
+    higher_is_better: bool | None = None
+
+    @property
+    def verdict(self) -> str:
+        """'better' or 'worse' than full precision, or '' where the interval does not tell."""
+        if self.low is None or self.high is None or self.higher_is_better is None or self.low <= 0 <= self.high:
+            return ""
+        return "better" if (self.low > 0) == self.higher_is_better else "worse"
 
 
 @dataclass(frozen=True)
@@ -118,7 +129,9 @@ def _cell(columns: dict[str, Any], label: str, rows: list[dict[str, Any]], tasks
 def _estimate(row: Mapping[str, Any]) -> Estimate:
     own = row["baseline"] == row["cell"]
     low, change, high = (None, None, None) if own else (row["delta_low"], row["delta"], row["delta_high"])
-    return Estimate(row["value"], row["stderr"], change, low, high, row["n"], row["metric"])
+    return Estimate(
+        row["value"], row["stderr"], change, low, high, row["n"], row["metric"], row["higher_is_better"]
+    )
 
 
 def average(scores: Sequence[Estimate]) -> Estimate | None:
@@ -130,8 +143,10 @@ def average(scores: Sequence[Estimate]) -> Estimate | None:
     mean = sum(v for v in values if v is not None) / count
     errors = [score.stderr for score in scores]
     stderr = None if None in errors else math.sqrt(sum(e * e for e in errors if e is not None)) / count
+    directions = {score.higher_is_better for score in scores}
+    direction = directions.pop() if len(directions) == 1 else None
     if any(s.delta is None or s.low is None or s.high is None for s in scores):
-        return Estimate(mean, stderr)
+        return Estimate(mean, stderr, higher_is_better=direction)
     delta = sum(s.delta or 0.0 for s in scores) / count
     half = math.sqrt(sum(((s.high or 0.0) - (s.low or 0.0)) ** 2 / 4 for s in scores)) / count
-    return Estimate(mean, stderr, delta, delta - half, delta + half)
+    return Estimate(mean, stderr, delta, delta - half, delta + half, higher_is_better=direction)

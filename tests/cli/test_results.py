@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from cli.page import _score
 from cli.tables import delta, narrow_delta, score
 from dlq.labels import DETAILS, SETTINGS, labels
 from dlq.results import Estimate, average
@@ -41,6 +42,33 @@ def test_numbers_carry_their_uncertainty() -> None:
     assert narrow_delta(estimate) == "−0.120\n[−.150,.090]"
     assert narrow_delta(Estimate(11.0, 0.5, 10.25, 10.0, 10.5)) == "+10.250\n[10.000,10.500]"
     assert (score(None), delta(None), narrow_delta(Estimate(0.5))) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "higher_is_better", "verdict"),
+    [
+        (-0.3, -0.1, True, "worse"),
+        (-0.3, -0.1, False, "better"),  # a perplexity that fell
+        (0.1, 0.3, True, "better"),
+        (0.1, 0.3, False, "worse"),
+        (-0.1, 0.1, True, ""),
+        (-0.1, 0.1, False, ""),
+        (0.1, 0.3, None, ""),
+    ],
+)
+def test_better_and_worse_go_by_the_metric(
+    low: float, high: float, higher_is_better: bool | None, verdict: str
+) -> None:
+    estimate = Estimate(1.0, 0.1, (low + high) / 2, low, high, higher_is_better=higher_is_better)
+    assert _score(estimate)["verdict"] == verdict
+    assert average([estimate, estimate]) is not None
+    assert _score(average([estimate, estimate]))["verdict"] == verdict
+
+
+def test_an_average_of_both_directions_has_no_verdict() -> None:
+    up = Estimate(0.5, 0.1, -0.2, -0.25, -0.15, higher_is_better=True)
+    down = Estimate(9.0, 0.1, -0.2, -0.25, -0.15, higher_is_better=False)
+    assert _score(average([up, down]))["verdict"] == ""
 
 
 BASE = {"model": "m", "abits": 16, "group_size": 64, "symmetric": False}
