@@ -59,7 +59,8 @@ def _refuse_while_running(store: Store) -> None:
     for sweep in sweeps(store):
         holder = sweep.driver()
         if holder:
-            raise UsageError(f"sweep {sweep.id} is run by {holder.host} pid {holder.pid}; wait until it ended")
+            who = f"sweep {sweep.id} is run by {holder.host} pid {holder.pid}"
+            raise UsageError(f"{who}; wait until it ended, or remove {sweep.note} if you know that it has")
 
 
 def _found(store: Store, statistics: bool, older_than: float) -> Iterator[tuple[str, Path]]:

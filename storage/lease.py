@@ -1,12 +1,15 @@
 """A note that says who drives a sweep, so that a second driver can warn its user.
 
 Advisory only: two drivers of one sweep do some work twice and lose nothing, because commits are idempotent. A note
-is stale when its process is gone on this host; on another host that cannot be seen, and the note is believed.
+is stale when its process is gone on this host. On another host that cannot be seen: there a note is believed for
+15 minutes after its holder last refreshed it, which it does with every event it logs. Does not protect a driver
+elsewhere whose single task takes longer, nor against clocks that differ by minutes.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -17,6 +20,8 @@ from storage.commit import atomic_write_bytes, full_disk_is_clear, staging, writ
 from storage.manifest import Damaged, read_bytes, seal, unseal
 from storage.process import alive, born, host
 
+STALE_SECONDS = 15 * 60.0
+
 
 @dataclass(frozen=True)
 class Holder:
@@ -26,13 +31,6 @@ class Holder:
     pid: int
     born: str
     since: str
-
-    @property
-    def running(self) -> bool:
-        """False only if it is certain that the process is gone."""
-        if self.host != host():
-            return True
-        return alive(self.pid) and born(self.pid) in ("", self.born)
 
 
 @contextmanager
@@ -58,6 +56,31 @@ def holder(path: Path) -> Holder | None:
         return None
 
 
+def driver(path: Path) -> Holder | None:
+    """Who holds the note and still runs, as far as can be seen from here."""
+    found = holder(path)
+    if found is None:
+        return None
+    if found.host == host():
+        return found if alive(found.pid) and born(found.pid) in ("", found.born) else None
+    return found if _age(path) < STALE_SECONDS else None
+
+
+def refresh(path: Path) -> None:
+    """Say that this process still drives; does nothing to the note of somebody else."""
+    found = holder(path)
+    if found is not None and (found.host, found.pid, found.born) == (host(), os.getpid(), born(os.getpid())):
+        with suppress(FileNotFoundError):
+            os.utime(path)
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:  # it ended between two looks
+        return STALE_SECONDS
+
+
 def _take(root: Path, path: Path, mine: Holder) -> Holder | None:
     data = seal(asdict(mine))
     with full_disk_is_clear(root, path.name), staging(root) as staged:
@@ -65,8 +88,8 @@ def _take(root: Path, path: Path, mine: Holder) -> Holder | None:
         with suppress(FileExistsError):
             os.link(staged / "note", path)  # create-if-absent, with the content already in it
             return None
-    other = holder(path)
-    if other is not None and other.running:
+    other = driver(path)
+    if other is not None:
         return other
     atomic_write_bytes(root, path, data)
     return None

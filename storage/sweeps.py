@@ -116,6 +116,7 @@ class Sweep:
         with full_disk_is_clear(self.root, "events.jsonl"):
             self.path.mkdir(parents=True, exist_ok=True)
             append_line(self.path / "events.jsonl", line)
+        lease.refresh(self.note)
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Every readable event in order; a line torn by a kill or a full disk is left out."""
@@ -159,15 +160,19 @@ class Sweep:
 
     # -- driver ----------------------------------------------------------------------------------------------
 
+    @property
+    def note(self) -> Path:
+        """The file that says who drives it."""
+        return self.path / "driver.json"
+
     def driving(self) -> AbstractContextManager[lease.Holder | None]:
         """Say inside the block that this process drives the sweep; yields another running driver, if any."""
         self.path.mkdir(parents=True, exist_ok=True)
-        return lease.driving(self.root, self.path / "driver.json")
+        return lease.driving(self.root, self.note)
 
     def driver(self) -> lease.Holder | None:
         """The driver that runs now, as far as can be seen."""
-        found = lease.holder(self.path / "driver.json")
-        return found if found is not None and found.running else None
+        return lease.driver(self.note)
 
 
 def sweeps(store: Store) -> list[Sweep]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,3 +33,21 @@ def test_gc_keeps_what_is_planned(dlq: Dlq, finished: Finished, tmp_path: Path) 
     assert len(set(store.keys())) == len(kept) - 3
     again = dlq("submit", "--grid", finished[0], "--store", "store", "--local", "--json").json["data"]["summary"]
     assert again["computed"] == 0
+
+
+def test_a_sweep_that_runs_elsewhere_stops_it(dlq: Dlq, finished: Finished, tmp_path: Path) -> None:
+    """The refusal names the file, in case the other machine is gone; after a while it is taken to be gone."""
+    from storage.manifest import seal
+
+    shutil.copytree(finished[1], tmp_path / "store")
+    (sweep,) = (tmp_path / "store" / "sweeps").iterdir()
+    note = sweep / "driver.json"
+    note.write_bytes(seal({"host": "elsewhere", "pid": 7, "born": "", "since": "2026-01-01T00:00:00+00:00"}))
+    told = dlq("gc", "--store", "store")
+    assert told.code == 2
+    assert "elsewhere pid 7" in told.complaint and f"store/sweeps/{sweep.name}/driver.json" in told.complaint
+    assert dlq("status", "--store", "store", "--json").json["data"]["state"] == "running"
+    long_ago = time.time() - 3600
+    os.utime(note, (long_ago, long_ago))
+    assert dlq("gc", "--store", "store").code == 0
+    assert dlq("status", "--store", "store", "--json").json["data"]["state"] == "done"

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -218,6 +219,38 @@ def test_a_driver_elsewhere_is_believed(sweep: Sweep) -> None:
     with sweep.driving() as other:
         assert other == Holder("elsewhere", 1, born(os.getpid()), "2026-01-01T00:00:00+00:00")
     assert (sweep.path / "driver.json").exists()
+
+
+def age(path: Path, seconds: float) -> None:
+    os.utime(path, (time.time() - seconds, time.time() - seconds))
+
+
+def test_a_driver_elsewhere_that_fell_silent_is_not_believed(sweep: Sweep) -> None:
+    note(sweep, host="elsewhere", pid=1)
+    age(sweep.note, 14 * 60)
+    assert sweep.driver() is not None
+    age(sweep.note, 16 * 60)
+    assert sweep.driver() is None
+    with sweep.driving() as other:
+        assert other is None
+        assert json.loads(sweep.note.read_text())["pid"] == os.getpid()
+
+
+def test_age_does_not_matter_where_the_process_can_be_seen(sweep: Sweep) -> None:
+    with sweep.driving():
+        age(sweep.note, 3600)
+        assert sweep.driver() is not None
+
+
+def test_every_event_refreshes_the_note_of_its_driver_only(sweep: Sweep) -> None:
+    with sweep.driving():
+        age(sweep.note, 3600)
+        sweep.append("end", key="k1")
+        assert time.time() - sweep.note.stat().st_mtime < 60
+    note(sweep, host="elsewhere")
+    age(sweep.note, 3600)
+    sweep.append("end", key="k2")
+    assert time.time() - sweep.note.stat().st_mtime > 3000
 
 
 @pytest.mark.parametrize("junk", [b"", b"{}", b"\0" * 50, seal({"host": "h"})])
