@@ -81,12 +81,15 @@ def sequences(calibration: Calibration, tokenizer_file: Path, eos_id: int) -> to
     """Token ids [samples + held_out, length] int64; the last `held_out` rows are never used for fitting.
 
     Windows are drawn without replacement by a permutation seeded with the calibration seed.
-    Raises CalibrationError when the text is too short.
+    Raises CalibrationError when the text is too short, or is not the text that the keys of a plan stand for.
     """
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    texts = read_texts(calibration_file(calibration.data))
+    path = calibration_file(calibration.data)
+    if file_hash(path) != calibration.content:
+        raise CalibrationError(f"{path} changed since the sweep was planned: start the sweep again")
+    texts = read_texts(path)
     encoded = [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
     windows = _windows(encoded, calibration, eos_id)
     wanted = calibration.samples + calibration.held_out
