@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -134,3 +136,16 @@ def test_no_code_or_pickles_are_loaded() -> None:
 def test_the_unsafe_call_check_can_fail() -> None:
     found = list(unsafe_calls(ast.parse("eval('1'); torch.load(p); f(shell=True); f(trust_remote_code=flag)")))
     assert found == ["eval", "torch.load", "shell", "trust_remote_code"]
+
+
+DISTRIBUTION = {"yaml": "PyYAML", "lm_eval": "lm-eval", "huggingface_hub": "huggingface-hub"}
+
+
+def test_what_is_imported_is_declared() -> None:
+    """pyproject.toml names what the rooms import, and nothing else."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[<>=~!\[ ]", line)[0] for line in project["dependencies"]}
+    tops = {name.split(".")[0] for _, path in sources() for name in imports(path)}
+    foreign = tops - set(sys.stdlib_module_names) - set(ROOMS)
+    optional = {"fast_hadamard_transform"}
+    assert {DISTRIBUTION.get(name, name) for name in foreign - optional} == declared
