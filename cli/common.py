@@ -59,7 +59,9 @@ def verb(body: Callable[..., Answer]) -> Callable[..., int]:
         try:
             with stdout_is_chatter():
                 answer = body(*arguments, **options)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, typer.Abort) as error:
+            if isinstance(error, typer.Abort):  # Ctrl-C or end of input at a question, whose line it leaves open
+                print(file=sys.stderr)
             answer = Answer(None, (), Problem("interrupted", "interrupted", "", SIGINT))
         except Exception as error:
             problem = explain(error)

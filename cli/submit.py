@@ -80,5 +80,7 @@ def run_plan(plan: Plan, text: str, store: Store, local: bool, address: str | No
 
 
 def _confirm(todo: int, yes: bool) -> None:
-    if todo > MANY_TASKS and not yes and sys.stdin.isatty() and sys.stderr.isatty():
-        typer.confirm(f"Run {todo} tasks?", abort=True, err=True)
+    if yes or todo <= MANY_TASKS or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    if not typer.confirm(f"Run {todo} tasks?", err=True):
+        raise UsageError("nothing was started", "--yes does not ask")
