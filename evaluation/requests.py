@@ -54,12 +54,14 @@ class Request:
 def build_requests(task: TaskSpec, folder: str | Path, settings: EvaluationSettings) -> list[Request]:
     """All requests of a task for the checkpoint in `folder` (tokenizer.json and config.json), batch by batch.
 
-    Raises TaskError, naming task and document, for what cannot be asked or does not fit the context.
+    Only `settings.for_requests()` is looked at: cells with other settings share the result, and `answer` holds
+    the rest against it. Raises TaskError, naming task and document, for what no settings could answer.
     """
     spec = read_spec(folder)
     instances = build_instances(load_task(task), task.limit)
     requests = batched(encode(instances, Tokenizer(folder), spec), settings.batch_size)
-    check_fits(requests, spec, settings)
+    for request in requests:
+        _check_length(request, len(request.target_ids) or 1, spec.context_length)
     return requests
 
 
@@ -126,25 +128,34 @@ def _order(item: tuple[tuple[str, str, int], list[Request]]) -> tuple[str, str, 
 def check_fits(requests: Iterable[Request], spec: ModelSpec, settings: EvaluationSettings) -> None:
     """Raise TaskError for the first request that this model and these settings cannot answer in full."""
     for request in requests:
-        where = f"task {request.task!r}, document {request.doc_id}"
         length = len(request.target_ids)
         if request.kind == GENERATE:
             length = settings.canvas(request.max_gen_toks).gen_length
-        elif not request.target_ids:
-            raise TaskError(f"{where}: answer option {request.choice} has no tokens")
         elif settings.estimator == "enumerate" and length > LONGEST_ENUMERATED:
             raise TaskError(
-                f"{where}: {length} tokens are too many for estimator 'enumerate' (at most {LONGEST_ENUMERATED})",
+                f"{_where(request)}: {length} tokens are too many for estimator 'enumerate' "
+                f"(at most {LONGEST_ENUMERATED})",
                 "estimator",
             )
         if spec.shift and not request.prompt_ids:
-            raise TaskError(f"{where}: a {spec.family} model needs at least one token before the answer")
-        total = len(request.prompt_ids) + length
-        if total > spec.context_length:
-            raise TaskError(
-                f"{where}: prompt and answer take {total} tokens, the model's context is {spec.context_length}; "
-                "ask for fewer shots or a shorter answer"
-            )
+            raise TaskError(f"{_where(request)}: a {spec.family} model needs at least one token before the answer")
+        _check_length(request, length, spec.context_length)
+
+
+def _check_length(request: Request, length: int, context_length: int) -> None:
+    """Raise TaskError unless the prompt and `length` tokens of answer fit."""
+    if request.kind == LIKELIHOOD and not request.target_ids:
+        raise TaskError(f"{_where(request)}: answer option {request.choice} has no tokens")
+    total = len(request.prompt_ids) + length
+    if total > context_length:
+        raise TaskError(
+            f"{_where(request)}: prompt and answer take {total} tokens, the model's context is {context_length}; "
+            "ask for fewer shots or a shorter answer"
+        )
+
+
+def _where(request: Request) -> str:
+    return f"task {request.task!r}, document {request.doc_id}"
 
 
 def batches(requests: Iterable[Request]) -> dict[int, list[Request]]:

@@ -11,6 +11,7 @@ import pytest
 from evaluation.requests import batched, batches, build_requests, check_fits, encode, load_requests, save_requests
 from evaluation.spec import EvaluationSettings, TaskError, resolve_task
 from evaluation.tokenizer import Tokenizer
+from models.spec import read_spec
 from models.transformer import MaskedDiffusionLM
 
 SETTINGS = EvaluationSettings(batch_size=6)
@@ -73,22 +74,32 @@ def test_stored_requests_are_the_same(tasks: Path, folder: Path, tmp_path: Path)
         assert load_requests(tmp_path / "requests.jsonl") == requests
 
 
-def test_what_does_not_fit_is_named(tasks: Path, folder: Path) -> None:
+def test_what_fits_no_settings_is_named(tasks: Path, folder: Path) -> None:
     with pytest.raises(
         TaskError, match=r"task 'colours', document \d+: .* take 49 tokens, the model's context is 48"
     ):
         build_requests(resolve_task(str(tasks / "colours.yaml"), shots=5), folder, SETTINGS)
-    with pytest.raises(TaskError, match="task 'sums', document"):
-        build_requests(resolve_task(str(tasks / "sums.yaml")), folder, EvaluationSettings(gen_length=64))
+    questions = (tasks / "data" / "sums.jsonl").read_text().replace("one plus two", "one plus two" + " so" * 44)
+    (tasks / "data" / "sums.jsonl").write_text(questions)  # 48 tokens, which leaves no room for an answer
+    with pytest.raises(TaskError, match=r"task 'sums', document 1: .* take 49 tokens"):
+        build_requests(resolve_task(str(tasks / "sums.yaml")), folder, SETTINGS)
 
 
-def test_targets_too_long_to_enumerate_are_named(tasks: Path, folder: Path) -> None:
+def test_requests_depend_on_nothing_outside_their_key(tasks: Path, folder: Path) -> None:
+    """Cells share the artifact: what only some settings cannot answer must not fail it for the others."""
     text = (tasks / "data" / "colours.jsonl").read_text().replace("on a mat so red", "on a mat so red" + " so" * 9)
     (tasks / "data" / "colours.jsonl").write_text(text)
-    with pytest.raises(TaskError, match="document 0: 14 tokens are too many for estimator 'enumerate'"):
-        build_requests(
-            resolve_task(str(tasks / "colours.yaml")), folder, EvaluationSettings(estimator="enumerate")
-        )
+    for name, settings, message in (
+        ("colours", {"estimator": "enumerate"}, "document 0: 14 tokens are too many for estimator 'enumerate'"),
+        ("sums", {"gen_length": 64}, "the model's context is 48"),
+        ("sums", {"block_length": 4}, "block_length 4 does not divide gen_length 6"),
+    ):
+        task, own = resolve_task(str(tasks / f"{name}.yaml")), EvaluationSettings(batch_size=6, **settings)
+        assert own.for_requests() == SETTINGS.for_requests()
+        requests = build_requests(task, folder, own)
+        assert requests == build_requests(task, folder, SETTINGS)
+        with pytest.raises(TaskError, match=message):
+            check_fits(requests, read_spec(folder), own)
 
 
 def instance(context: str, continuation: Any, kind: str = "loglikelihood", repeats: int = 1) -> Any:
