@@ -6,6 +6,7 @@ data on the hub that changes under an unchanged task definition: only local data
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -131,8 +132,8 @@ class EvaluationSettings:
         _one_of("remasking", self.remasking, REMASKING)
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise TaskError(f"{name} must be {least} or more, got {value}", name)
+            if value is not None and not least <= value < math.inf:  # NaN compares false
+                raise TaskError(f"{name} must be a finite number of {least} or more, got {value}", name)
         if self.gen_length is not None:
             self.canvas(self.gen_length)
 
