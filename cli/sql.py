@@ -1,4 +1,4 @@
-"""`dlq sql`: one reading statement over the tables of a store."""
+"""`dlq sql`: one reading statement over the tables of a sweep, or of a whole store."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ import typer
 from cli.common import Answer, StoreOption, verb
 from cli.plainjson import plain
 from cli.render import Part, Table, csv_text
-from dlq.places import find_sweep, open_store, planned_keys
+from dlq.places import open_store, query_sweep
 
 FormatOption = Annotated[
     Literal["table", "csv", "json"], typer.Option("--format", "-f", help="How rows are printed.")
 ]
 OnlyOption = Annotated[
     str | None,
-    typer.Option("--sweep", help="Only what this sweep plans [default: all sweeps].", show_default=False),
+    typer.Option(
+        "--sweep", help="Sweep, by id or the beginning of one [default: the latest].", show_default=False
+    ),
 ]
+AllOption = Annotated[bool, typer.Option("--all", help="Query everything in the store, whatever sweep it is of.")]
 
 
 @verb
@@ -28,14 +31,11 @@ def command(
     ],
     store: StoreOption = None,
     sweep: OnlyOption = None,
+    everything: AllOption = False,
     format: FormatOption = "table",
 ) -> Answer:
-    """Query the tables of a store with SQL (DuckDB, read-only)."""
-    from storage.warehouse import query as run
-
-    opened = open_store(store)
-    only = find_sweep(opened, sweep) if sweep else None
-    found = run(opened, query, planned_keys(opened, only))
+    """Query the tables of the latest sweep with SQL (DuckDB, read-only); --sweep for another, --all for all."""
+    found = query_sweep(open_store(store), query, sweep, everything)
     columns = list(found.column_names)
     rows = [list(row) for row in zip(*(column.to_pylist() for column in found.columns), strict=True)]
     return Answer({"columns": columns, "rows": rows}, [_text(columns, rows, format)])

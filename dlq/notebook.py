@@ -11,7 +11,7 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dlq.places import DEFAULT, find_sweep, open_store, planned_keys, read_plan
+from dlq.places import DEFAULT, find_sweep, open_store, query_sweep, read_plan
 from dlq.text import clean
 
 if TYPE_CHECKING:
@@ -77,12 +77,9 @@ class Runs:
 
         return standing(find_sweep(self.store, sweep), self.store)
 
-    def query(self, sql: str, sweep: str | None = None) -> Any:
-        """A pyarrow.Table with the rows of one SELECT over the tables of all sweeps, or of one."""
-        from storage.warehouse import query
-
-        only = find_sweep(self.store, sweep) if sweep else None
-        return query(self.store, sql, planned_keys(self.store, only))
+    def query(self, sql: str, sweep: str | None = None, everything: bool = False) -> Any:
+        """A pyarrow.Table with the rows of one SELECT over the latest sweep, another one, or everything."""
+        return query_sweep(self.store, sql, sweep, everything)
 
 
 def open(path: str | Path = DEFAULT) -> Runs:
@@ -91,7 +88,7 @@ def open(path: str | Path = DEFAULT) -> Runs:
 
 
 def query(sql: str, store: str | Path = DEFAULT) -> Any:
-    """`open(store).query(sql)`."""
+    """`open(store).query(sql)`: the latest sweep."""
     return open(store).query(sql)
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from dlq.errors import UsageError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from pipeline.plan import Plan
     from storage.artifacts import Store
     from storage.sweeps import Sweep
@@ -54,20 +56,20 @@ def find_sweep(store: Store, wanted: str | None) -> Sweep:
     return found[0]
 
 
-def planned_keys(store: Store, only: Sweep | None = None) -> set[str]:
-    """Keys of everything that the store's sweeps (or one of them) plan; a damaged sweep is left out."""
-    from storage.errors import StorageError
-    from storage.sweeps import sweeps
+def query_sweep(store: Store, sql: str, sweep: str | None = None, everything: bool = False) -> pa.Table:
+    """Rows of one SELECT over what a sweep plans (the latest by default), or over everything in the store.
 
-    if only is not None:
-        return set(only.plan()["tasks"])
-    keys: set[str] = set()
-    for sweep in sweeps(store):
-        try:
-            keys |= set(sweep.plan()["tasks"])
-        except StorageError:
-            continue  # `dlq status` of that sweep says what is wrong with it
-    return keys
+    Sweeps share artifacts, so rows of several sweeps cannot be told apart by their columns. Raises UsageError for
+    an unknown sweep or for both choices, QueryError, QueryRefused, StorageError.
+    """
+    from storage.warehouse import query
+
+    if everything:
+        if sweep is not None:
+            raise UsageError("--sweep and --all exclude each other")
+        return query(store, sql)
+    found = find_sweep(store, sweep)
+    return query(store, sql, set(found.plan()["tasks"]), found.id)
 
 
 def committed(store: Store | None, key: str) -> bool:

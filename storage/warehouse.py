@@ -50,15 +50,15 @@ HINT = {
 }
 
 
-def query(store: Store, sql: str, keys: Collection[str] | None = None) -> pa.Table:
+def query(store: Store, sql: str, keys: Collection[str] | None = None, sweep: str | None = None) -> pa.Table:
     """Run one reading statement over the tables of the store.
 
-    `keys` limits tasks, layers, activations, samples and scores to those artifacts. Raises QueryRefused for
-    anything but one SELECT-like statement (SELECT, FROM, WITH, VALUES, DESCRIBE, SUMMARIZE, SHOW), QueryError if
-    it fails.
+    `keys` limits tasks, layers, activations, samples and scores to those artifacts, `sweep` limits runs and cells
+    to that sweep. Raises QueryRefused for anything but one SELECT-like statement (SELECT, FROM, WITH, VALUES,
+    DESCRIBE, SUMMARIZE, SHOW), QueryError if it fails.
     """
     _refuse_unless_reading(sql)
-    connection = connect(store, _tables_in(sql), keys)
+    connection = connect(store, _tables_in(sql), keys, sweep)
     try:
         connection.execute("begin transaction read only")
         return connection.sql(sql).to_arrow_table()
@@ -69,14 +69,17 @@ def query(store: Store, sql: str, keys: Collection[str] | None = None) -> pa.Tab
 
 
 def connect(
-    store: Store, tables: Iterable[str] = tuple(TABLES), keys: Collection[str] | None = None
+    store: Store,
+    tables: Iterable[str] = tuple(TABLES),
+    keys: Collection[str] | None = None,
+    sweep: str | None = None,
 ) -> Connection:
     """A locked-down in-memory database holding the named tables; absent data gives empty tables."""
     connection = duckdb.connect(":memory:")
     wanted = list(tables)
     _create(connection, wanted)
     _load_artifacts(connection, store, set(wanted), keys)
-    _load_sweeps(connection, store, set(wanted))
+    _load_sweeps(connection, store, set(wanted), sweep)
     _lock(connection)
     return connection
 
@@ -143,8 +146,10 @@ def _task_row(artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def _load_sweeps(connection: Connection, store: Store, wanted: set[str]) -> None:
+def _load_sweeps(connection: Connection, store: Store, wanted: set[str], only: str | None) -> None:
     for sweep in sweeps(store) if wanted & {"runs", "cells"} else []:
+        if only is not None and sweep.id != only:
+            continue
         try:
             if "cells" in wanted:
                 _insert(connection, "cells", sweep.cells())

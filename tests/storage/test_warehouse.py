@@ -77,6 +77,16 @@ def test_a_selection_of_artifacts(filled: Store) -> None:
     assert query(filled, "from tasks", keys={key(1)})["key"].to_pylist() == [key(1)]
 
 
+def test_runs_and_cells_of_one_sweep(filled: Store) -> None:
+    day = Sweep(filled.root, "day")
+    day.write("", [{"cell": "c9"}], {"keys": []})
+    day.start_run(name="d")
+    for sql in ("select distinct sweep from cells", "select distinct sweep from runs"):
+        assert sorted(query(filled, sql)["sweep"].to_pylist()) == ["day", "night"]
+        assert query(filled, sql, sweep="day")["sweep"].to_pylist() == ["day"]
+        assert query(filled, sql, sweep="night")["sweep"].to_pylist() == ["night"]
+
+
 @pytest.mark.parametrize("name", list(TABLES))
 def test_empty_tables_have_their_columns(store: Store, name: str) -> None:
     found = query(store, f"from {name}")
