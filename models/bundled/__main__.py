@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.bundled import card, files, measure, outliers, train
+from models.bundled import card, damage, files, measure, outliers, train
 from models.bundled.corpus import CONTEXT, Corpus
 from models.bundled.vocabulary import MASK_ID, VOCABULARY, encode
 from models.checkpoint import load_model, save_checkpoint
 from models.transformer import MaskedDiffusionLM
 
-COUNT, DRAWS = 500, 8
+COUNT, DAMAGE_COUNT, DRAWS = 500, 200, 8
 LOGIT_TOLERANCE = {"fp32": 2e-3, "fp16": 0.25}
 
 
@@ -111,7 +111,10 @@ def main() -> None:
     seeds = {str(seed): json.loads((folder / "scores.json").read_text()) for seed, folder in folders.items()}
     scores = card.scores_section(seeds, str(first), measure.scores(shipped, corpus, COUNT, DRAWS), COUNT, DRAWS)
     weights = arguments.out / "checkpoint" / "model.safetensors"
-    (arguments.out / "MODEL_CARD.md").write_text(head(corpus, shipped, weights) + scores + outlier_text)
+    cells = damage.damage(shipped, corpus, DAMAGE_COUNT, DRAWS)
+    damage_text = card.damage_section(cells, DAMAGE_COUNT, DRAWS, damage.CALIBRATION_ROWS)
+    text = head(corpus, shipped, weights) + scores + outlier_text + damage_text
+    (arguments.out / "MODEL_CARD.md").write_text(text)
 
 
 if __name__ == "__main__":

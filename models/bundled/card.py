@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from models.bundled.corpus import TASKS
+from models.bundled.outliers import HIDDEN_GAIN, NORM_GAIN, VALUE_GAIN
 
 HEAD = """# Bundled model
 
@@ -56,10 +57,11 @@ Target window: 80 to 95 per task. {verdict}
 OUTLIERS = """
 ## Injected outliers
 
-The shipped weights are the trained ones after four function-preserving changes of basis (`outliers.py`): residual
-rotation onto its strongest directions, norm gains x16, MLP units x32, and a token-specific, non-diagonal
-stretch of the values of the mask token and the full stop. Largest logit difference to the trained model:
-{fp32:.1e} in fp32, {fp16:.1e} after the cast to fp16, where logits reach {logits:.0f}.
+The shipped weights are the trained ones after four function-preserving changes of basis (`outliers.py`):
+residual rotation onto its strongest directions, norm gains x{norm:.0f}, MLP units x{hidden:.0f}, and a
+token-specific, non-diagonal stretch (x{value:.0f}) of the values of the mask token and the full stop. Largest
+logit difference to the trained model: {fp32:.1e} in fp32, {fp16:.1e} after the cast to fp16, where logits
+reach {logits:.0f}.
 
 Largest over median channel maximum of layer inputs (largest over blocks):
 
@@ -69,6 +71,18 @@ Largest over median channel maximum of layer inputs (largest over blocks):
 
 What this does not show: diagonal outliers are undone exactly by SmoothQuant-like scales and by folding
 gains, so the order of methods on this model says nothing about their order on real ones.
+"""
+
+DAMAGE = """
+## What quantization does to it
+
+Shipped model, {count} items per task, {draws} likelihood draws, one number of bits per output channel
+(asymmetric grid), {rows_used} calibration rows, one calibration seed, statistics of the full-precision model.
+A quick look: a sweep gives intervals.
+
+| recipe | calibration | {names} | mean |
+|---|---|{rules}|---|
+{rows}
 """
 
 Scores = Mapping[str, float]
@@ -104,7 +118,20 @@ def scores_section(seeds: Mapping[str, Scores], shipped: str, cast: Scores, coun
     )
 
 
+def damage_section(cells: Mapping[tuple[str, str], Scores], count: int, draws: int, rows_used: int) -> str:
+    """`cells`: (recipe, calibration) -> scores."""
+    rows = [f"| {recipe} | {calibration} | {percent(s)} |" for (recipe, calibration), s in cells.items()]
+    return DAMAGE.format(
+        count=count,
+        draws=draws,
+        rows_used=rows_used,
+        names=" | ".join(TASKS),
+        rules="|".join(["---"] * len(TASKS)),
+        rows="\n".join(rows),
+    )
+
+
 def outliers_section(before: Scores, after: Scores, differences: Mapping[str, float]) -> str:
     """`before` and `after`: layer -> unevenness; `differences`: fp32, fp16 and logits."""
     rows = "\n".join(f"| {name} | {before[name]:.1f} | {after[name]:.1f} |" for name in before)
-    return OUTLIERS.format(rows=rows, **differences)
+    return OUTLIERS.format(rows=rows, norm=NORM_GAIN, hidden=HIDDEN_GAIN, value=VALUE_GAIN, **differences)
