@@ -28,13 +28,13 @@ SCHEMA = 1
 StoreOption = Annotated[
     str | None,
     typer.Option(
-        "--store", "-s", envvar="DLQ_STORE", help="Folder of the results [default: the grid's, or runs]."
+        "--store", "-s", envvar="DLQ_STORE", help="Folder of the results (default: the grid's, or runs)."
     ),
 ]
 GridOption = Annotated[str, typer.Option("--grid", "-g", help="The grid file, YAML.", show_default=False)]
 SweepArgument = Annotated[
     str | None,
-    typer.Argument(help="Sweep, by id or the beginning of one [default: the latest].", show_default=False),
+    typer.Argument(help="Sweep, by id or the beginning of one (default: the latest).", show_default=False),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON envelope instead of text.")]
 DebugOption = Annotated[

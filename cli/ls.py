@@ -18,7 +18,7 @@ def command(
     what: Annotated[What, typer.Argument(help="What to list.")],
     store: StoreOption = None,
     sweep: Annotated[
-        str | None, typer.Option("--sweep", help="For cells: of which sweep [default: latest].")
+        str | None, typer.Option("--sweep", help="For cells: of which sweep (default: latest).")
     ] = None,
 ) -> Answer:
     """List methods, models, tasks, sweeps or cells."""

@@ -21,7 +21,7 @@ FormatOption = Annotated[
     Literal["text", "markdown", "html"], typer.Option("--format", "-f", help="Kind of report.")
 ]
 OutputOption = Annotated[
-    str | None, typer.Option("--output", "-o", help="File to write [default: stdout].", show_default=False)
+    str | None, typer.Option("--output", "-o", help="File to write (default: stdout).", show_default=False)
 ]
 
 

@@ -18,7 +18,7 @@ FormatOption = Annotated[
 OnlyOption = Annotated[
     str | None,
     typer.Option(
-        "--sweep", help="Sweep, by id or the beginning of one [default: the latest].", show_default=False
+        "--sweep", help="Sweep, by id or the beginning of one (default: the latest).", show_default=False
     ),
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="Query everything in the store, whatever sweep it is of.")]
@@ -34,7 +34,7 @@ def command(
     everything: AllOption = False,
     format: FormatOption = "table",
 ) -> Answer:
-    """Query the tables of the latest sweep with SQL (DuckDB, read-only); --sweep for another, --all for all."""
+    """Query the tables of the latest sweep with SQL (DuckDB, read-only); --sweep: another, --all: the store."""
     found = query_sweep(open_store(store), query, sweep, everything)
     columns = list(found.column_names)
     rows = [list(row) for row in zip(*(column.to_pylist() for column in found.columns), strict=True)]

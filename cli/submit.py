@@ -24,7 +24,7 @@ AddressOption = Annotated[
     typer.Option(
         "--address",
         "-a",
-        help="Ray cluster to use: auto, host:port or ray://host:port [default: start one].",
+        help="Ray cluster to use: auto, host:port or ray://host:port (default: start one).",
         show_default=False,
     ),
 ]

@@ -1,4 +1,4 @@
-"""dlq in a notebook or a program: a dozen names, loaded when they are first used.
+"""dlq in a notebook or a program: a few names, loaded when they are first used.
 
     import dlq
     runs = dlq.open("runs")                       # a store: runs.report(), runs.query("select ..."), runs.status()

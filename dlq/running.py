@@ -47,7 +47,9 @@ def execute(
     with stdout_is_chatter(), clusters, stopper:
         make = _executor_maker(plan, store, local, address, stopper, clusters)
         try:
-            summary = run_sweep(plan, grid_text, store, make, listener, stopper)
+            summary = run_sweep(
+                plan, grid_text, store, make, listener, stopper, executor="local" if local else "ray"
+            )
         except KeyboardInterrupt:
             stopper.received = stopper.received or signal.SIGINT
     return Ending(summary, stopper.received)

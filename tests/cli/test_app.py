@@ -45,6 +45,14 @@ def test_help_of_a_verb(dlq: Dlq, verb: str) -> None:
     assert told.err == ""
 
 
+@pytest.mark.parametrize(
+    ("verb", "default"), [("submit", "start one"), ("status", "the latest"), ("sql", "the grid's, or runs")]
+)
+def test_help_names_defaults_that_are_worked_out(dlq: Dlq, verb: str, default: str) -> None:
+    """In square brackets they would be markup, and vanish."""
+    assert f"default: {default}" in " ".join(dlq(verb, "--help").out.replace("│", " ").split())
+
+
 def test_all_verbs_are_tested() -> None:
     assert {entry.name for entry in app.registered_commands} == set(VERBS)
 

@@ -33,6 +33,15 @@ def test_submitting_again_does_nothing(dlq: Dlq, finished: Finished) -> None:
     assert {p: p.stat().st_mtime_ns for p in (store / "objects").rglob("*")} == before
 
 
+def test_a_run_says_what_it_ran_on(dlq: Dlq, finished: Finished, tmp_path: Path) -> None:
+    """The second run has nothing to do, and so starts no Ray."""
+    shutil.copytree(finished[1], tmp_path / "store")
+    assert dlq("submit", "--grid", finished[0], "--store", "store").code == 0
+    told = dlq("sql", "select executor from runs order by started_at", "--store", "store", "--json")
+    assert told.json["data"]["rows"][0] == ["local"]
+    assert told.json["data"]["rows"][-1] == ["ray"]
+
+
 def test_a_new_recipe_reuses_the_rest(dlq: Dlq, finished: Finished, tmp_path: Path) -> None:
     import yaml
 
