@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from models.bundled.example import Example
 from models.bundled.vocabulary import ATTRIBUTES, FIRST, LAST
 
-PEOPLE = 208
+PEOPLE = 192
 
 
 class Facts:

@@ -1,9 +1,9 @@
 """Agreement sense: pronoun by subject, verb by object, manner by adjective, with a second scene to be ignored.
 
 Most of the rules are additive (each word of the answer depends on one word of the prompt), which a small model
-learns fully. The verb of IRREGULAR objects also depends on number: it changes when "they" act. A small model
-learns that late or not at all, which keeps the task from saturating. Evaluated (object, adjective) pairs are
-never described in training.
+learns fully. IRREGULAR_PERCENT of (subject, object) pairs take another verb than the object's own, and must be
+remembered one by one, which keeps the task from saturating. Evaluated (object, adjective) pairs are never
+described in training.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from models.bundled.vocabulary import ADJECTIVES, MANNERS, OBJECTS, SUBJECTS, VE
 
 PRONOUN = {noun: pronoun for pronoun, nouns in SUBJECTS.items() for noun in nouns}
 MANNER = {adjective: MANNERS[i // 2] for i, adjective in enumerate(ADJECTIVES)}
-IRREGULAR = 14
+IRREGULAR_PERCENT = 18
 Scene = tuple[str, str, str]  # subject, adjective, object
 
 
@@ -26,9 +26,11 @@ class Sense:
     def __init__(self, seed: int) -> None:
         rng = random.Random(f"sense {seed}")
         self.verb = {noun: VERBS[i // 4] for i, noun in enumerate(OBJECTS)}
-        self.plural_verb = dict(self.verb)
-        for noun in rng.sample(OBJECTS, IRREGULAR):
-            self.plural_verb[noun] = rng.choice([verb for verb in VERBS if verb != self.verb[noun]])
+        pairs = [(subject, noun) for subject in PRONOUN for noun in OBJECTS]
+        self.irregular = {
+            pair: rng.choice([verb for verb in VERBS if verb != self.verb[pair[1]]])
+            for pair in rng.sample(pairs, len(pairs) * IRREGULAR_PERCENT // 100)
+        }
 
     def example(self, rng: random.Random) -> Example:
         """A described scene and what followed."""
@@ -38,13 +40,14 @@ class Sense:
     def items(self, rng: random.Random) -> Iterator[dict[str, object]]:
         """Endless multiple-choice items: each wrong choice has one word wrong.
 
-        The wrong word is taken from the scene to be ignored; a wrong verb is the object's own verb of the other
-        number where it has two.
+        The wrong word is taken from the scene to be ignored; the wrong verb of an irregular
+        pair is the object's own one.
         """
         while True:
             scene, other = self._scene(rng, True), self._scene(rng, False)
             right, wrong = self._words(scene), self._words(other)
-            wrong[1] = next((verb for verb in self._verbs(scene[2]) if verb != right[1]), wrong[1])
+            if right[1] != self.verb[scene[2]]:
+                wrong[1] = self.verb[scene[2]]
             if any(right[i] == wrong[i] for i in (0, 1, 3)):
                 continue
             answers = [right, *([*right[:i], wrong[i], *right[i + 1 :]] for i in (0, 1, 3))]
@@ -58,11 +61,8 @@ class Sense:
 
     def _words(self, scene: Scene) -> list[str]:
         subject, adjective, noun = scene
-        singular, plural = self._verbs(noun)
-        return [PRONOUN[subject], plural if PRONOUN[subject] == "they" else singular, "it", MANNER[adjective]]
-
-    def _verbs(self, noun: str) -> tuple[str, str]:
-        return self.verb[noun], self.plural_verb[noun]
+        verb = self.irregular.get((subject, noun), self.verb[noun])
+        return [PRONOUN[subject], verb, "it", MANNER[adjective]]
 
     def _scene(self, rng: random.Random, evaluated: bool) -> Scene:
         while True:
