@@ -182,7 +182,6 @@ def test_outliers_are_in_the_shipped_weights() -> None:
     uneven = outliers.unevenness(load_model(CHECKPOINT), probe(Corpus(0)))
     assert uneven["q_proj"] > 10 and uneven["up_proj"] > 10
     assert uneven["down_proj"] > 100
-    assert uneven["o_proj"] > 4
 
 
 def test_value_outliers_belong_to_tokens() -> None:
