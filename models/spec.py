@@ -99,7 +99,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a checkpoint folder; ModelError when there is none or it is not JSON."""
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{folder} has no config.json: give a checkpoint folder or a hub name") from None
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
@@ -122,29 +122,31 @@ def family_of(config: dict[str, Any]) -> Family:
 def read_spec(folder: str | Path) -> ModelSpec:
     """ModelSpec of a checkpoint folder in its family's own layout.
 
-    Raises ModelError, one line, for a missing or foreign config, a missing mask token, or a missing field.
+    Raises ModelError, one line, for a missing or foreign config, a missing mask token, a missing field, a field of
+    the wrong type, or one whose value dlq does not compute.
     """
+    path = Path(folder) / "config.json"
     config = read_config(Path(folder))
     family = family_of(config)
     if config.get("mask_token_id") is None:
-        raise ModelError(
-            f"{Path(folder) / 'config.json'} has no mask_token_id: a masked-diffusion model needs one"
-        )
+        raise ModelError(f"{path} has no mask_token_id: a masked-diffusion model needs one")
     try:
-        spec = ModelSpec(**family.spec_fields(config))
+        spec = ModelSpec(**family.read(config))
+        _check(spec)
     except KeyError as error:
-        raise ModelError(f"{Path(folder) / 'config.json'} lacks the field {error} of {family.name}") from None
-    _check(spec, Path(folder))
+        raise ModelError(f"{path} lacks the field {error} of {family.name}") from None
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}") from None
     return spec
 
 
-def _check(spec: ModelSpec, folder: Path) -> None:
-    problems = []
-    if not 0 <= spec.mask_id < spec.vocab_size:
-        problems.append(f"mask_token_id {spec.mask_id} lies outside the vocabulary of {spec.vocab_size}")
+def _check(spec: ModelSpec) -> None:
+    """Raise ValueError for the first field that contradicts another."""
+    for name in ("mask", "eos", "pad", "bos"):
+        token = getattr(spec, f"{name}_id")
+        if token is not None and not 0 <= token < spec.vocab_size:
+            raise ValueError(f"{name}_token_id {token} lies outside the vocabulary of {spec.vocab_size}")
     if spec.heads % spec.kv_heads:
-        problems.append(f"{spec.heads} heads cannot share {spec.kv_heads} key/value heads evenly")
+        raise ValueError(f"{spec.heads} heads cannot share {spec.kv_heads} key/value heads evenly")
     if spec.head_dim % 2:
-        problems.append(f"head_dim {spec.head_dim} is odd, rotary embedding needs an even one")
-    if problems:
-        raise ModelError(f"{folder / 'config.json'}: " + "; ".join(problems))
+        raise ValueError(f"head_dim {spec.head_dim} is odd, rotary embedding needs an even one")
