@@ -12,7 +12,7 @@ import time
 from quant.errors import PoisonedLayer
 from quant.lazy import torch
 from quant.packing import PackedLinear
-from quant.protocols import FittedTransform
+from quant.protocols import FittedTransform, Site
 from quant.recipe import Recipe
 from quant.rounding.nearest import Nearest
 from quant.statistics import LayerStatistics
@@ -46,7 +46,7 @@ def quantize_layer(
     started = time.perf_counter()
     _check(weight, recipe, statistics)
     weight = weight.detach().float()
-    fitted = transform or recipe.transform.fit(statistics, [weight])
+    fitted = transform or recipe.transform.fit(Site({"": weight}, statistics), recipe.weights)[""]
     turned = fitted.apply_weight(weight)
     seen = None if statistics is None else fitted.apply_statistics(statistics)
     grid = recipe.allocation.allocate(recipe.weights, turned, seen)
@@ -62,6 +62,11 @@ def _check(weight: torch.Tensor, recipe: Recipe, statistics: LayerStatistics | N
     recipe.check_features(features)
     if not torch.isfinite(weight).all():
         raise PoisonedLayer("the weight holds values that are not finite")
+    check_statistics(recipe, statistics, features)
+
+
+def check_statistics(recipe: Recipe, statistics: LayerStatistics | None, features: int) -> None:
+    """Raise PoisonedLayer or ValueError unless `recipe` can use `statistics` for layers of `features` inputs."""
     if statistics is None:
         if recipe.needs_statistics:
             raise PoisonedLayer("the recipe needs calibration statistics and there are none")

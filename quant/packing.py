@@ -123,6 +123,7 @@ class PackedLinear:
             "group_size": self.grid.group_size,
             "weight_grid": self.grid.weight_grid,
             "mse_clip": self.grid.mse_clip,
+            "weight_clip_ratio": self.grid.weight_clip_ratio,
             "scale_dtype": self.grid.scale_dtype,
             "transform": self.transform.name,
         }

@@ -6,7 +6,8 @@ quant.registry.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from quant.lazy import torch
@@ -14,6 +15,17 @@ from quant.lazy import torch
 if TYPE_CHECKING:
     from quant.statistics import LayerStatistics
     from quant.weights import Codes, WeightGrid
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """The linear layers that read one tensor of a block, and so must share what is done to it.
+
+    weights: layer name -> [n_out, n_in]. statistics: of the shared input, None where nothing needs them.
+    """
+
+    weights: Mapping[str, torch.Tensor]
+    statistics: LayerStatistics | None = None
 
 
 class FittedTransform(Protocol):
@@ -48,8 +60,8 @@ class Transform(Protocol):
     name: ClassVar[str]
     needs_statistics: ClassVar[bool]
 
-    def fit(self, statistics: LayerStatistics | None, weights: Sequence[torch.Tensor]) -> FittedTransform:
-        """T for the linear layers `weights`, all fed by the input that `statistics` describes."""
+    def fit(self, site: Site, grid: WeightGrid) -> Mapping[str, FittedTransform]:
+        """T for each layer of the site, the same on the input side; the weights will be rounded on `grid`."""
         ...
 
     @staticmethod

@@ -32,4 +32,8 @@ class Preset:
 METHODS: dict[str, Preset] = {
     "rtn": Preset("round to nearest; with abits below 16 also of the inputs, per token", {"rounding": "nearest"}),
     "gptq": Preset("GPTQ: column-wise rounding with second-order correction", {"rounding": "gptq"}),
+    "smoothquant": Preset(
+        "SmoothQuant: a scale per channel moves outliers from activations into weights; W8A8, per row and token",
+        {"transform": "smoothquant", "wbits": 8, "abits": 8, "group_size": -1, "activation_symmetric": False},
+    ),
 }

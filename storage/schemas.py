@@ -29,6 +29,7 @@ RECIPE: Columns = {
     "static_groups": ("bool", "scales of groups fixed before rounding"),
     "damping": ("double", "requested share of the mean Gram diagonal added to it"),
     "mse_clip": ("bool", "weight range searched for least squared error"),
+    "weight_clip_ratio": ("double", "share of the weight range that is kept"),
     "activation_symmetric": ("bool", "activation grid without zero point"),
     "activation_group_size": ("int32", "activations per scale; -1 is one per token"),
     "activation_clip_ratio": ("double", "share of the activation range that is kept"),

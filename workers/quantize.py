@@ -13,8 +13,9 @@ from models.spec import SITES
 from pipeline.cells import calibration_columns
 from pipeline.tasks import Quantize
 from quant.errors import PoisonedLayer
-from quant.layer import quantize_layer
 from quant.packing import PackedLinear
+from quant.protocols import Site
+from quant.site import quantize_site
 from storage.artifacts import Store
 from storage.tables import write_table
 from workers.calibrate import read_statistics
@@ -30,15 +31,16 @@ def quantize(task: Quantize, store: Store, memory: Memory, folder: Path, facts: 
     block = checkpoint_of(task.model).block(task.block).to(task.model.device)
     layers: dict[str, PackedLinear] = {}
     rows = []
-    for name, site in SITES.items():
-        weight = block.get_submodule(name).get_parameter("weight")
+    for site in dict.fromkeys(SITES.values()):
+        weights = {n: block.get_submodule(n).get_parameter("weight") for n, read in SITES.items() if read == site}
         try:
-            layers[name], report = quantize_layer(weight, task.recipe, statistics[site].to(task.model.device))
+            done = quantize_site(Site(weights, statistics[site].to(task.model.device)), task.recipe)
         except PoisonedLayer as error:
-            raise PoisonedLayer(f"block {task.block} {name}: {error}") from None
-        if not report["finite"]:
-            raise PoisonedLayer(f"block {task.block} {name}: the quantized weight is not finite")
-        rows.append({**_labels(task, name, weight.shape), **report})
+            raise PoisonedLayer(f"block {task.block} {error}") from None
+        for name, (layers[name], report) in done.items():
+            if not report["finite"]:
+                raise PoisonedLayer(f"block {task.block} {name}: the quantized weight is not finite")
+            rows.append({**_labels(task, name, weights[name].shape), **report})
     save_file({k: t.cpu().contiguous() for k, t in block_tensors(layers).items()}, folder / "block.safetensors")
     meta = {"recipe": task.recipe.canonical(), "layers": {name: p.meta() for name, p in layers.items()}}
     (folder / "block.json").write_text(json.dumps(meta, sort_keys=True))

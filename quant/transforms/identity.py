@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from quant.lazy import torch
 
 if TYPE_CHECKING:
+    from quant.protocols import Site
     from quant.statistics import LayerStatistics
+    from quant.weights import WeightGrid
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,9 @@ class Identity:
     name: ClassVar[str] = "identity"
     needs_statistics: ClassVar[bool] = False
 
-    def fit(self, statistics: LayerStatistics | None, weights: Sequence[torch.Tensor]) -> Identity:
-        """Itself."""
-        return self
+    def fit(self, site: Site, grid: WeightGrid) -> dict[str, Identity]:
+        """Itself for every layer."""
+        return dict.fromkeys(site.weights, self)
 
     @staticmethod
     def from_tensors(tensors: dict[str, torch.Tensor]) -> Identity:

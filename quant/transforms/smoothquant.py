@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from quant.errors import PoisonedLayer, check_interval
 from quant.lazy import torch
+from quant.transforms.scaling import ChannelScale
 
 if TYPE_CHECKING:
-    from quant.statistics import LayerStatistics
+    from quant.protocols import Site
+    from quant.weights import WeightGrid
 
 _SMALLEST_PEAK = 1e-5
 _SMALLEST_SCALE, _LARGEST_SCALE = 0.01, 65504.0
@@ -36,56 +37,28 @@ class SmoothQuant:
     def __post_init__(self) -> None:
         check_interval("alpha", self.alpha, 0.0, 1.0)
 
-    def fit(self, statistics: LayerStatistics | None, weights: Sequence[torch.Tensor]) -> ChannelScale:
-        """The scales [n_in] of the layers `weights`, each [n_out, n_in]."""
-        if statistics is None:
-            raise PoisonedLayer("smoothquant needs calibration statistics")
-        peaks = torch.stack([weight.float().abs().amax(0) for weight in weights]).amax(0)
-        activation = statistics.absmax.to(peaks.device).clamp(min=_SMALLEST_PEAK) ** self.alpha
-        scale = activation / peaks.clamp(min=_SMALLEST_PEAK) ** (1 - self.alpha)
-        return ChannelScale(scale.clamp(_SMALLEST_SCALE, _LARGEST_SCALE).to(torch.float16))
+    def fit(self, site: Site, grid: WeightGrid) -> dict[str, SmoothScale]:
+        """One set of scales [n_in] for all layers of the site."""
+        return dict.fromkeys(site.weights, SmoothScale(smoothing_scale(site, self.alpha)))
 
     @staticmethod
-    def from_tensors(tensors: dict[str, torch.Tensor]) -> ChannelScale:
+    def from_tensors(tensors: dict[str, torch.Tensor]) -> SmoothScale:
         """Stored scales. Raises KeyError when they are missing."""
-        return ChannelScale(tensors["channel_scale"])
+        return SmoothScale(tensors["channel_scale"])
 
 
 @dataclass(frozen=True, eq=False)
-class ChannelScale:
-    """x → x/s with s = channel_scale, float16 [n_in]."""
+class SmoothScale(ChannelScale):
+    """SmoothQuant's scales."""
 
     name: ClassVar[str] = "smoothquant"
 
-    channel_scale: torch.Tensor
 
-    def apply_input(self, x: torch.Tensor) -> torch.Tensor:
-        """x/s, in x's type."""
-        return (x.float() / self._scale(x)).to(x.dtype)
-
-    def apply_weight(self, weight: torch.Tensor) -> torch.Tensor:
-        """W·diag(s), float32."""
-        return weight.float() * self._scale(weight)
-
-    def restore_weight(self, weight: torch.Tensor) -> torch.Tensor:
-        """W·diag(1/s), float32."""
-        return weight.float() / self._scale(weight)
-
-    def apply_statistics(self, statistics: LayerStatistics) -> LayerStatistics:
-        """Every statistic of x/s, exactly: all of them scale with the channels."""
-        scale = self._scale(statistics.gram)
-        return replace(
-            statistics,
-            gram=statistics.gram / scale / scale.unsqueeze(1),
-            absmax=statistics.absmax / scale,
-            mean_abs=statistics.mean_abs / scale,
-            sample=statistics.sample / scale,
-            held_out=statistics.held_out / scale,
-        )
-
-    def to_tensors(self) -> dict[str, torch.Tensor]:
-        """The scales."""
-        return {"channel_scale": self.channel_scale}
-
-    def _scale(self, other: torch.Tensor) -> torch.Tensor:
-        return self.channel_scale.to(other.device, torch.float32)
+def smoothing_scale(site: Site, alpha: float) -> torch.Tensor:
+    """SmoothQuant's s of a site, float16 [n_in]. Raises PoisonedLayer without statistics."""
+    if site.statistics is None:
+        raise PoisonedLayer("smoothing needs calibration statistics")
+    peaks = torch.stack([weight.float().abs().amax(0) for weight in site.weights.values()]).amax(0)
+    activation = site.statistics.absmax.to(peaks.device).clamp(min=_SMALLEST_PEAK) ** alpha
+    scale = activation / peaks.clamp(min=_SMALLEST_PEAK) ** (1 - alpha)
+    return scale.clamp(_SMALLEST_SCALE, _LARGEST_SCALE).to(torch.float16)

@@ -11,10 +11,11 @@ import torch
 
 from quant.errors import PoisonedLayer, RecipeError, SolveFailed
 from quant.layer import quantize_layer
+from quant.protocols import Site
 from quant.recipe import resolve
 from quant.registry import ROUNDINGS, TRANSFORMS
 from quant.statistics import StatisticsCollector
-from quant.transforms.smoothquant import ChannelScale
+from quant.transforms.smoothquant import SmoothScale
 
 REPORT = {
     "relative_output_error",
@@ -84,7 +85,7 @@ def test_clipping_is_counted() -> None:
 
 def test_worse_than_nearest_is_flagged(layer: Any) -> None:
     recipe = resolve({"method": "rtn", "transform": "smoothquant"})
-    bad = ChannelScale(torch.tensor([0.8, 1.25] * 128, dtype=torch.float16))
+    bad = SmoothScale(torch.tensor([0.8, 1.25] * 128, dtype=torch.float16))
     report = quantize_layer(layer.weight, recipe, layer.statistics, bad)[1]
     assert report["rtn_output_error"] < report["relative_output_error"] < 2 * report["rtn_output_error"]
     assert report["worse_than_rtn"] is True
@@ -148,7 +149,8 @@ def test_missing_and_foreign_statistics_are_refused(layer: Any) -> None:
 
 def test_a_shared_transform_is_used_as_given(layer: Any) -> None:
     recipe = resolve({"method": "rtn", "transform": "smoothquant", "wbits": 8, "abits": 8})
-    fitted = recipe.transform.fit(layer.statistics, [layer.weight, 5 * layer.weight])
+    weights = {"a": layer.weight, "b": 5 * layer.weight}
+    fitted = recipe.transform.fit(Site(weights, layer.statistics), recipe.weights)["a"]
     packed, _ = quantize_layer(layer.weight, recipe, layer.statistics, fitted)
     assert packed.transform is fitted
 

@@ -19,6 +19,7 @@ COMMON = {
     "group_size": st.sampled_from([-1, 32, 64, 128]),
     "weight_grid": st.sampled_from(GRIDS),
     "mse_clip": st.booleans(),
+    "weight_clip_ratio": st.sampled_from([0.8, 1.0]),
 }
 OF_GPTQ = {
     "act_order": st.booleans(),
@@ -95,10 +96,14 @@ def test_presets() -> None:
     assert both.activation.grid == "sym_restricted"
 
 
+RESTRICTED: set[str] = set()  # methods whose papers use the grid that cuts nothing
+
+
 def test_symmetric_names_the_grid_of_the_method() -> None:
     for method in METHODS:
-        assert resolve({"method": method, "symmetric": True}).weights.weight_grid == "sym_full"
-        assert resolve({"method": method, "symmetric": False}).weights.weight_grid == "asym_with_zero"
+        symmetric = resolve({"method": method, "symmetric": True}).weights.weight_grid
+        assert symmetric == ("sym_restricted" if method in RESTRICTED else "sym_full")
+    assert resolve({"method": "rtn", "symmetric": False}).weights.weight_grid == "asym_with_zero"
     named = resolve({"method": "rtn", "symmetric": True, "weight_grid": "sym_restricted"})
     assert named.weights.weight_grid == "sym_restricted"
     with pytest.raises(RecipeError, match="symmetric true contradicts weight_grid asym_minmax"):
@@ -106,7 +111,7 @@ def test_symmetric_names_the_grid_of_the_method() -> None:
 
 
 REFUSED = [
-    ({}, "method", "method is missing; valid: gptq, rtn"),
+    ({}, "method", "method is missing; valid: gptq, rtn, smoothquant"),
     ({"method": "gtpq"}, "method", 'unknown method "gtpq"; did you mean "gptq"?'),
     ({"method": 4}, "method", "method must be a name, not 4"),
     ({"method": "rtn", "wbit": 4}, "wbit", 'unknown recipe field "wbit"; did you mean "wbits"?'),

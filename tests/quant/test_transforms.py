@@ -9,14 +9,22 @@ import pytest
 import torch
 
 from quant.errors import PoisonedLayer
+from quant.protocols import FittedTransform, Site
 from quant.registry import TRANSFORMS
 from quant.statistics import StatisticsCollector
 from quant.transforms.smoothquant import SmoothQuant
+from quant.weights import WeightGrid
+
+GRID = WeightGrid()
+
+
+def fit(name: str, layer: Any) -> FittedTransform:
+    return TRANSFORMS[name]().fit(Site({"only": layer.weight}, layer.statistics), GRID)["only"]
 
 
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))
 def test_the_layer_computes_the_same(layer: Any, name: str) -> None:
-    fitted = TRANSFORMS[name]().fit(layer.statistics, [layer.weight])
+    fitted = fit(name, layer)
     plain = layer.calibration.double() @ layer.weight.double().T
     turned = fitted.apply_input(layer.calibration).double() @ fitted.apply_weight(layer.weight).double().T
     assert (turned - plain).norm() < 1e-6 * plain.norm()
@@ -26,7 +34,7 @@ def test_the_layer_computes_the_same(layer: Any, name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))
 def test_statistics_are_those_of_the_transformed_inputs(layer: Any, name: str) -> None:
-    fitted = TRANSFORMS[name]().fit(layer.statistics, [layer.weight])
+    fitted = fit(name, layer)
     found = fitted.apply_statistics(layer.statistics)
     collector = StatisticsCollector(layer.weight.shape[1], sample_rows=64, seed=1)
     collector.add(fitted.apply_input(layer.calibration))
@@ -40,7 +48,7 @@ def test_statistics_are_those_of_the_transformed_inputs(layer: Any, name: str) -
 
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))
 def test_stored_transforms_come_back(layer: Any, name: str) -> None:
-    fitted = TRANSFORMS[name]().fit(layer.statistics, [layer.weight])
+    fitted = fit(name, layer)
     again = TRANSFORMS[name].from_tensors(fitted.to_tensors())
     assert again.name == name
     assert torch.equal(again.apply_input(layer.calibration), fitted.apply_input(layer.calibration))
@@ -48,8 +56,10 @@ def test_stored_transforms_come_back(layer: Any, name: str) -> None:
 
 @pytest.mark.parametrize("alpha", [0.3, 0.5, 1.0])
 def test_smoothquant_scales(layer: Any, alpha: float) -> None:
-    weights = [layer.weight, 3 * layer.weight.flip(0), layer.weight[:5]]
-    found = SmoothQuant(alpha).fit(layer.statistics, weights).channel_scale.double().numpy()
+    weights = {"a": layer.weight, "b": 3 * layer.weight.flip(0), "c": layer.weight[:5]}
+    fitted = SmoothQuant(alpha).fit(Site(weights, layer.statistics), GRID)
+    assert fitted["a"] is fitted["b"] is fitted["c"]
+    found = fitted["a"].channel_scale.double().numpy()
     activation = np.maximum(np.abs(layer.calibration.double().numpy()).max(0), 1e-5)
     weight = np.maximum(np.abs(3 * layer.weight.double().numpy()).max(0), 1e-5)
     expected = np.maximum(activation**alpha / weight ** (1 - alpha), 0.01)
@@ -58,4 +68,4 @@ def test_smoothquant_scales(layer: Any, alpha: float) -> None:
 
 def test_smoothquant_needs_statistics() -> None:
     with pytest.raises(PoisonedLayer, match="statistics"):
-        SmoothQuant().fit(None, [torch.ones(2, 2)])
+        SmoothQuant().fit(Site({"only": torch.ones(2, 2)}), GRID)

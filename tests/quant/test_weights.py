@@ -140,3 +140,11 @@ def test_group_sizes_that_do_not_divide_are_named() -> None:
     assert caught.value.field == "group_size"
     with pytest.raises(RecipeError, match="does not divide"):
         WeightGrid(4, 128).parameters(torch.zeros(2, 192))
+
+
+@pytest.mark.parametrize("weight_grid", GRIDS)
+def test_clip_ratio_shrinks_both_ends_of_the_range(weight_grid: str) -> None:
+    weight = torch.tensor(np.random.default_rng(8).standard_normal((4, 64)), dtype=torch.float32)
+    grid = WeightGrid(4, -1, weight_grid, weight_clip_ratio=0.8, scale_dtype="float32")
+    expected = np.stack([naive_round(row, 4, weight_grid, 0.8) for row in weight.double().numpy()])
+    assert np.isclose(nearest(weight, grid).numpy(), expected, atol=1e-5).mean() > 0.97
