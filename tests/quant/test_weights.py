@@ -74,7 +74,7 @@ def test_mse_clip_takes_the_best_of_all_eighty_ranges(bits: int, weight_grid: st
 def test_groups_of_zeros_have_the_range_of_one(mse_clip: bool) -> None:
     steps = {"asym_with_zero": 2 / 15, "asym_minmax": 2 / 15, "sym_full": 2 / 15, "sym_restricted": 1 / 7}
     for weight_grid, step in steps.items():
-        grid = WeightGrid(4, 32, weight_grid, mse_clip, "float32")
+        grid = WeightGrid(4, 32, weight_grid, mse_clip, scale_dtype="float32")
         scale, _ = grid.parameters(torch.zeros(1, 32))  # every clip is equally good: the first, none, is kept
         assert scale.item() == pytest.approx(step)
 
