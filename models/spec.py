@@ -94,6 +94,9 @@ SITES: dict[str, str] = {
     "down_proj": "mlp_output",
 }
 
+# Their outputs meet in the product of attention scores, so the error of one alone says little.
+SCORE_LAYERS = frozenset({"q_proj", "k_proj"})
+
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a checkpoint folder; ModelError when there is none or it is not JSON."""

@@ -109,8 +109,8 @@ def _output_report(
     size = output_energy(weight, statistics.gram)
     error = math.sqrt(_ratio(output_energy(turned - found, seen.gram), size))
     rtn = error
-    if not isinstance(recipe.rounding, Nearest) or turned is not weight:
-        missed = weight - Nearest().quantize(weight, packed.grid, None).dequantize()
+    if recipe.rounding != Nearest() or turned is not weight:
+        missed = weight - packed.grid.nearest(weight)
         rtn = math.sqrt(_ratio(output_energy(missed, statistics.gram), size))
     report |= {"relative_output_error": error, "rtn_output_error": rtn, "worse_than_rtn": error > rtn}
     report["dead_columns"] = int((statistics.gram.diagonal() == 0).sum())

@@ -54,7 +54,8 @@ class PackedLinear:
     """The stored weight of y = Qa(x T) · Ŵᵀ, Ŵ [n_out, n_in] in the coordinates of the transform T.
 
     codes: packed uint8 [n_out, bytes]. scale: float16 [n_out, groups]. zero: None on symmetric grids; packed
-    uint8 [1, bytes] with wbits per zero on `asym_with_zero`; int16 [n_out, groups] on `asym_minmax`.
+    uint8 [1, bytes] with wbits per zero on `asym_with_zero`, and on `asym_minmax` with clamp_zero; else int16
+    [n_out, groups].
     group_index: int16 [n_in] where groups are not consecutive columns, else None. The bias is not touched and
     not kept here.
     """
@@ -124,6 +125,7 @@ class PackedLinear:
             "weight_grid": self.grid.weight_grid,
             "mse_clip": self.grid.mse_clip,
             "weight_clip_ratio": self.grid.weight_clip_ratio,
+            "clamp_zero": self.grid.clamp_zero,
             "scale_dtype": self.grid.scale_dtype,
             "transform": self.transform.name,
         }
@@ -157,7 +159,7 @@ class PackedLinear:
     def _zeros(self) -> torch.Tensor:
         if self.zero is None:
             return torch.full_like(self.scale, 2 ** (self.grid.wbits - 1), dtype=torch.float32)
-        if self.grid.weight_grid == "asym_minmax":
+        if not self.grid.narrow_zero:
             return self.zero.float()
         return unpack_bits(self.zero, self.grid.wbits, self.scale.numel()).reshape(self.scale.shape).float()
 
@@ -165,6 +167,6 @@ class PackedLinear:
 def _pack_zero(zero: torch.Tensor, grid: WeightGrid) -> torch.Tensor | None:
     if grid.symmetric:
         return None
-    if grid.weight_grid == "asym_minmax":
+    if not grid.narrow_zero:
         return zero.to(torch.int16)
     return pack_bits(zero.to(torch.uint8).reshape(1, -1), grid.wbits)

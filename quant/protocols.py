@@ -22,10 +22,12 @@ class Site:
     """The linear layers that read one tensor of a block, and so must share what is done to it.
 
     weights: layer name -> [n_out, n_in]. statistics: of the shared input, None where nothing needs them.
+    unclipped: layers whose weights must not be cut by a search that looks at one layer's output at a time.
     """
 
     weights: Mapping[str, torch.Tensor]
     statistics: LayerStatistics | None = None
+    unclipped: frozenset[str] = frozenset()
 
 
 class FittedTransform(Protocol):
@@ -74,7 +76,11 @@ class Rounding(Protocol):
     """How to turn a weight into codes."""
 
     name: ClassVar[str]
-    needs_statistics: ClassVar[bool]
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether quantize must see calibration statistics."""
+        ...
 
     def quantize(self, weight: torch.Tensor, grid: WeightGrid, statistics: LayerStatistics | None) -> Codes:
         """Codes of weight [n_out, n_in] on `grid`; statistics are those of the layer's (transformed) inputs."""

@@ -12,10 +12,11 @@ from quant.allocation.uniform import Uniform
 from quant.protocols import Allocation, Rounding, Transform
 from quant.rounding.gptq import GPTQ
 from quant.rounding.nearest import Nearest
+from quant.transforms.awq import AWQ
 from quant.transforms.identity import Identity
 from quant.transforms.smoothquant import SmoothQuant
 
-TRANSFORMS: dict[str, type[Transform]] = {cls.name: cls for cls in (Identity, SmoothQuant)}
+TRANSFORMS: dict[str, type[Transform]] = {cls.name: cls for cls in (Identity, SmoothQuant, AWQ)}
 ROUNDINGS: dict[str, type[Rounding]] = {cls.name: cls for cls in (Nearest, GPTQ)}
 ALLOCATIONS: dict[str, type[Allocation]] = {cls.name: cls for cls in (Uniform,)}
 
@@ -32,6 +33,10 @@ class Preset:
 METHODS: dict[str, Preset] = {
     "rtn": Preset("round to nearest; with abits below 16 also of the inputs, per token", {"rounding": "nearest"}),
     "gptq": Preset("GPTQ: column-wise rounding with second-order correction", {"rounding": "gptq"}),
+    "awq": Preset(
+        "AWQ: scales that make salient channels finer, then clipped round-to-nearest, both searched",
+        {"transform": "awq", "clip_search": True, "weight_grid": "asym_minmax", "clamp_zero": True},
+    ),
     "smoothquant": Preset(
         "SmoothQuant: a scale per channel moves outliers from activations into weights; W8A8, per row and token",
         {"transform": "smoothquant", "wbits": 8, "abits": 8, "group_size": -1, "activation_symmetric": False},

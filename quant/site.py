@@ -6,12 +6,15 @@ at once, or the layers would no longer be what one folded norm and one online tr
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quant.errors import PoisonedLayer
 from quant.layer import Report, check_statistics, quantize_layer
 from quant.lazy import torch
 from quant.packing import PackedLinear
 from quant.protocols import Site
 from quant.recipe import Recipe
+from quant.rounding.nearest import Nearest
 
 
 def quantize_site(site: Site, recipe: Recipe) -> dict[str, tuple[PackedLinear, Report]]:
@@ -31,7 +34,13 @@ def quantize_site(site: Site, recipe: Recipe) -> dict[str, tuple[PackedLinear, R
     done = {}
     for name, weight in site.weights.items():
         try:
-            done[name] = quantize_layer(weight, recipe, site.statistics, fitted[name])
+            done[name] = quantize_layer(weight, _recipe_of(name, site, recipe), site.statistics, fitted[name])
         except PoisonedLayer as error:
             raise type(error)(f"{name}: {error}") from None
     return done
+
+
+def _recipe_of(name: str, site: Site, recipe: Recipe) -> Recipe:
+    if name in site.unclipped and isinstance(recipe.rounding, Nearest):
+        return replace(recipe, rounding=replace(recipe.rounding, clip_search=False))
+    return recipe

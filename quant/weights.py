@@ -4,7 +4,8 @@ Every grid is affine with unsigned codes, ŵ = s·(q − z), q in 0..n, n = 2^b 
 the values of one group, lo and hi are their smallest and largest, and an all-zero group counts as −1..1:
 
     asym_with_zero   s = (hi − lo)/n with lo = min(lo, 0), hi = max(hi, 0)   z = round(−lo/s), kept in b bits
-    asym_minmax      s = (hi − lo)/n, hi − lo at least 1e-5                  z = round(−lo/s), kept in 16 bits
+    asym_minmax      s = (hi − lo)/n, hi − lo at least 1e-5                  z = round(−lo/s), kept in 16 bits;
+                                                                             clamp_zero: in 0..n, kept in b bits
     sym_full         s = 2·max|w|/n                                          z = 2^(b−1), not kept
     sym_restricted   s = max|w|/(2^(b−1) − 1)                                z = 2^(b−1), not kept
 
@@ -117,6 +118,8 @@ class WeightGrid:
     step (DuQuant); it costs accuracy at 8 bits.
     mse_clip (as in GPTQ's and QuaRot's code): both ends of a group's range times p = 1, .99, ... .21; the
     first p with the smallest Σ|ŵ − w|^2.4 is kept. Trades the few largest weights for a finer step.
+    clamp_zero: `asym_minmax` zeros stay within the codes, as in AWQ's code: cheaper to keep, wrong for groups far
+    from zero. The other grids' zeros always do.
     scale_dtype is not a recipe field: float32 exists to compare with implementations that keep their scales
     in float32.
     """
@@ -126,6 +129,7 @@ class WeightGrid:
     weight_grid: str = "asym_with_zero"
     mse_clip: bool = False
     weight_clip_ratio: float = 1.0
+    clamp_zero: bool = False
     scale_dtype: str = field(default="float16", metadata={"internal": True})
 
     def __post_init__(self) -> None:
@@ -134,6 +138,11 @@ class WeightGrid:
         check_choice("weight_grid", self.weight_grid, GRIDS)
         check_interval("weight_clip_ratio", self.weight_clip_ratio, 0.0, 1.0)
         check_choice("scale_dtype", self.scale_dtype, ("float16", "float32"))
+
+    @property
+    def narrow_zero(self) -> bool:
+        """Whether zeros fit into wbits."""
+        return self.clamp_zero or self.weight_grid != "asym_minmax"
 
     @property
     def symmetric(self) -> bool:
@@ -159,8 +168,16 @@ class WeightGrid:
         codes = to_codes(groups, scale.unsqueeze(-1), zero.unsqueeze(-1), self.wbits)
         return codes.to(torch.uint8).reshape(weight.shape)
 
+    def nearest(self, weight: torch.Tensor) -> torch.Tensor:
+        """weight [n_out, n_in] rounded to its own grid, float32. Raises RecipeError when groups do not fit."""
+        scale, zero = self.parameters(weight)
+        groups = weight.float().reshape(*scale.shape, -1)
+        scale, zero = scale.unsqueeze(-1), zero.unsqueeze(-1)
+        return to_codes(groups, scale, zero, self.wbits).sub_(zero).mul_(scale).reshape(weight.shape)
+
     def _affine(self, lo: torch.Tensor, hi: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return scale_and_zero(lo, hi, self.wbits, self.weight_grid, self.scale_dtype)
+        scale, zero = scale_and_zero(lo, hi, self.wbits, self.weight_grid, self.scale_dtype)
+        return scale, zero.clamp(0, 2**self.wbits - 1) if self.clamp_zero else zero
 
     def _clipped(
         self, groups: torch.Tensor, lo: torch.Tensor, hi: torch.Tensor

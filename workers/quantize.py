@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from models.quantized import block_tensors
-from models.spec import SITES
+from models.spec import SCORE_LAYERS, SITES
 from pipeline.cells import calibration_columns
 from pipeline.tasks import Quantize
 from quant.errors import PoisonedLayer
@@ -34,7 +34,8 @@ def quantize(task: Quantize, store: Store, memory: Memory, folder: Path, facts: 
     for site in dict.fromkeys(SITES.values()):
         weights = {n: block.get_submodule(n).get_parameter("weight") for n, read in SITES.items() if read == site}
         try:
-            done = quantize_site(Site(weights, statistics[site].to(task.model.device)), task.recipe)
+            seen = statistics[site].to(task.model.device)
+            done = quantize_site(Site(weights, seen, unclipped=SCORE_LAYERS), task.recipe)
         except PoisonedLayer as error:
             raise PoisonedLayer(f"block {task.block} {error}") from None
         for name, (layers[name], report) in done.items():

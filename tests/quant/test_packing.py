@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 from quant.layer import quantize_layer
 from quant.packing import PackedLinear, pack_bits, unpack_bits
 from quant.recipe import resolve
+from quant.registry import METHODS
 from quant.rounding.nearest import Nearest
 from quant.transforms.identity import Identity
 from quant.weights import GRIDS, WeightGrid
@@ -111,6 +112,7 @@ def test_metadata_of_orders_and_transforms_is_counted(layer: Any) -> None:
     assert bits() == 4 + 16 / 64
     assert bits(act_order=True) == pytest.approx(4 + 16 / 64 + 16 / rows)
     assert bits(act_order=True, static_groups=True) == 4 + 16 / 64
+    assert bits(method="awq", symmetric=False) == pytest.approx(4 + (16 + 4) / 64 + 16 / rows)
     assert bits(transform="smoothquant") == pytest.approx(4 + 16 / 64 + 16 / rows)
 
 
@@ -118,6 +120,7 @@ def test_stored_layers_of_every_kind_come_back(layer: Any) -> None:
     for fields in (
         {"method": "gptq", "wbits": 3, "group_size": 32, "act_order": True},
         {"method": "gptq", "wbits": 2, "transform": "smoothquant", "weight_grid": "asym_minmax"},
+        *({"method": name} for name in sorted(METHODS)),
     ):
         packed, _ = quantize_layer(layer.weight, resolve(fields), layer.statistics)
         again = PackedLinear.from_tensors(load(save(packed.to_tensors())), json.loads(json.dumps(packed.meta())))

@@ -20,11 +20,17 @@ COMMON = {
     "weight_grid": st.sampled_from(GRIDS),
     "mse_clip": st.booleans(),
     "weight_clip_ratio": st.sampled_from([0.8, 1.0]),
+    "clamp_zero": st.booleans(),
 }
 OF_GPTQ = {
     "act_order": st.booleans(),
     "static_groups": st.booleans(),
     "damping": st.sampled_from([0.005, 0.01, 0.1, 1]),
+}
+OF_NEAREST = {"clip_search": st.booleans()}
+OF_TRANSFORM = {
+    "smoothquant": {"alpha": st.sampled_from([0.3, 0.5, 0.8])},
+    "awq": {"scale_search": st.booleans()},
 }
 OF_ACTIVATION = {
     "activation_symmetric": st.booleans(),
@@ -41,9 +47,9 @@ def flat_fields(draw: Any) -> dict[str, Any]:
     fields = {"method": method, "rounding": rounding, "transform": transform}
     fields["abits"] = draw(st.sampled_from([4, 8, 16]))
     choices = dict(COMMON)
-    choices |= OF_GPTQ if rounding == "gptq" else {}
+    choices |= {"gptq": OF_GPTQ, "nearest": OF_NEAREST}[rounding]
     choices |= OF_ACTIVATION if fields["abits"] < 16 else {}
-    choices |= {"alpha": st.sampled_from([0.3, 0.5, 0.8])} if transform == "smoothquant" else {}
+    choices |= OF_TRANSFORM.get(transform, {})
     return fields | draw(st.fixed_dictionaries({}, optional=choices))
 
 
@@ -64,7 +70,8 @@ def test_order_and_spelled_out_defaults_do_not_matter(fields: dict[str, Any], ra
 @settings(max_examples=150, deadline=None)
 def test_every_field_that_changes_changes_the_canonical_form(fields: dict[str, Any], data: Any) -> None:
     recipe = resolve(fields)
-    known = {**COMMON, **OF_GPTQ, **OF_ACTIVATION, "alpha": st.sampled_from([0.3, 0.5, 0.8])}
+    known = {**COMMON, **OF_NEAREST, **OF_GPTQ, **OF_ACTIVATION}
+    known |= {name: values for fields in OF_TRANSFORM.values() for name, values in fields.items()}
     available = sorted(name for name, value in recipe.fields().items() if value is not None and name in known)
     name = data.draw(st.sampled_from(available))
     value = data.draw(known[name])
@@ -85,6 +92,7 @@ def test_presets() -> None:
     assert not rtn.needs_statistics
     assert gptq.needs_statistics
     assert resolve({"method": "rtn", "transform": "smoothquant"}).needs_statistics
+    assert resolve({"method": "rtn", "clip_search": True}).needs_statistics
     expected = {"wbits": 4, "abits": 16, "group_size": 128, "weight_grid": "asym_with_zero", "symmetric": False}
     for recipe in (rtn, gptq):
         assert {name: recipe.fields()[name] for name in expected} == expected
@@ -111,7 +119,7 @@ def test_symmetric_names_the_grid_of_the_method() -> None:
 
 
 REFUSED = [
-    ({}, "method", "method is missing; valid: gptq, rtn, smoothquant"),
+    ({}, "method", "method is missing; valid: awq, gptq, rtn, smoothquant"),
     ({"method": "gtpq"}, "method", 'unknown method "gtpq"; did you mean "gptq"?'),
     ({"method": 4}, "method", "method must be a name, not 4"),
     ({"method": "rtn", "wbit": 4}, "wbit", 'unknown recipe field "wbit"; did you mean "wbits"?'),
