@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from quant.allocation.uniform import Uniform
 from quant.protocols import Allocation, Rounding, Transform
+from quant.rounding.gptaq import GPTAQ
 from quant.rounding.gptq import GPTQ
 from quant.rounding.nearest import Nearest
 from quant.transforms.awq import AWQ
@@ -17,7 +18,7 @@ from quant.transforms.identity import Identity
 from quant.transforms.smoothquant import SmoothQuant
 
 TRANSFORMS: dict[str, type[Transform]] = {cls.name: cls for cls in (Identity, SmoothQuant, AWQ)}
-ROUNDINGS: dict[str, type[Rounding]] = {cls.name: cls for cls in (Nearest, GPTQ)}
+ROUNDINGS: dict[str, type[Rounding]] = {cls.name: cls for cls in (Nearest, GPTQ, GPTAQ)}
 ALLOCATIONS: dict[str, type[Allocation]] = {cls.name: cls for cls in (Uniform,)}
 
 
@@ -33,6 +34,10 @@ class Preset:
 METHODS: dict[str, Preset] = {
     "rtn": Preset("round to nearest; with abits below 16 also of the inputs, per token", {"rounding": "nearest"}),
     "gptq": Preset("GPTQ: column-wise rounding with second-order correction", {"rounding": "gptq"}),
+    "gptaq": Preset(
+        "GPTAQ: GPTQ towards the full-precision outputs; needs calibration on quantized inputs",
+        {"rounding": "gptaq"},
+    ),
     "awq": Preset(
         "AWQ: scales that make salient channels finer, then clipped round-to-nearest, both searched",
         {"transform": "awq", "clip_search": True, "weight_grid": "asym_minmax", "clamp_zero": True},

@@ -19,7 +19,9 @@ class LayerStatistics:
 
     gram [n, n] float32: Σ x xᵀ over tokens, not normalised. absmax, mean_abs [n] float32: largest and mean
     |x| per channel. tokens: how many. sample [≤ rows, n] float32: seeded rows of the same tokens, for
-    searches that need tokens. held_out [≤ rows, n] float32: rows of other tokens, never fitted to.
+    searches that need tokens. held_out [≤ rows, n] float32: rows of other tokens, never fitted to. cross [n, n]
+    float32: Σ (x̃ − x) xᵀ with x̃ the inputs of the full-precision model for the same tokens, where they were
+    watched too, else None.
     """
 
     gram: torch.Tensor
@@ -28,6 +30,7 @@ class LayerStatistics:
     tokens: int
     sample: torch.Tensor
     held_out: torch.Tensor
+    cross: torch.Tensor | None = None
 
     def to(self, device: str | torch.device) -> LayerStatistics:
         """The same statistics on `device`."""
@@ -41,12 +44,14 @@ class LayerStatistics:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> LayerStatistics:
-        """The inverse of to_tensors. Raises KeyError when one is missing."""
-        kept = {field.name: tensors[field.name] for field in fields(cls) if field.name != "tokens"}
-        return cls(**kept, tokens=int(tensors["tokens"].item()))
+        """The inverse of to_tensors. Raises KeyError when one that is not optional is missing."""
+        needed = [field.name for field in fields(cls) if field.name not in ("tokens", "cross")]
+        kept = {name: tensors[name] for name in needed}
+        return cls(**kept, tokens=int(tensors["tokens"].item()), cross=tensors.get("cross"))
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "tokens"}
+        parts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "tokens"}
+        return {name: part for name, part in parts.items() if part is not None}
 
 
 class StatisticsCollector:
@@ -63,18 +68,28 @@ class StatisticsCollector:
         self._gram: torch.Tensor | None = None
         self._absmax: torch.Tensor | None = None
         self._sum_abs: torch.Tensor | None = None
+        self._cross: torch.Tensor | None = None
         self._sample = _RowSample(features, sample_rows, 2 * seed)
         self._held_out = _RowSample(features, sample_rows, 2 * seed + 1)
 
-    def add(self, x: torch.Tensor) -> None:
-        """Count x [tokens, features] (any leading dimensions, any float type)."""
+    def add(self, x: torch.Tensor, full: torch.Tensor | None = None) -> None:
+        """Count x [tokens, features] (any leading dimensions, any float type).
+
+        full: the same tokens in the full-precision model, given with every call or with none (ValueError).
+        """
         rows = self._rows(x)
+        if self.tokens and (full is None) != (self._cross is None):
+            raise ValueError("full-precision inputs must come with every batch of tokens or with none")
         if self._gram is None or self._absmax is None or self._sum_abs is None:
             self._gram = torch.zeros(self.features, self.features, device=rows.device)
             self._absmax = torch.zeros(self.features, device=rows.device)
             self._sum_abs = torch.zeros(self.features, dtype=torch.float64, device=rows.device)
         if not len(rows):
             return
+        if full is not None:
+            if self._cross is None:
+                self._cross = torch.zeros_like(self._gram)
+            self._cross.addmm_((self._rows(full) - rows).T, rows)
         magnitude = rows.abs()
         self._gram.addmm_(rows.T, rows)
         self._absmax = torch.maximum(self._absmax, magnitude.amax(0))
@@ -97,6 +112,7 @@ class StatisticsCollector:
             tokens=self.tokens,
             sample=self._sample.rows,
             held_out=self._held_out.rows,
+            cross=self._cross,
         )
 
     def _rows(self, x: torch.Tensor) -> torch.Tensor:

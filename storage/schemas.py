@@ -28,6 +28,7 @@ RECIPE: Columns = {
     "act_order": ("bool", "columns rounded in order of falling Gram diagonal"),
     "static_groups": ("bool", "scales of groups fixed before rounding"),
     "damping": ("double", "requested share of the mean Gram diagonal added to it"),
+    "gptaq_alpha": ("double", "share of the input mismatch that GPTAQ passes on to later columns"),
     "mse_clip": ("bool", "weight range searched for least squared error"),
     "weight_clip_ratio": ("double", "share of the weight range that is kept"),
     "clamp_zero": ("bool", "zero points kept within the codes on asym_minmax"),

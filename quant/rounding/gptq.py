@@ -64,12 +64,19 @@ class GPTQ:
             gram = gram[order.unsqueeze(1), order]
         factor, used = inverse_factor(gram, self.damping)
         del gram
+        passed_on = self.passed_on(statistics, factor, order)
         groups = self._fixed_groups(original, alive, grid)
         columns = alive[:, order].T.contiguous()
-        codes, scale, zero = _sweep(columns, factor, grid, groups, order)
+        codes, scale, zero = _sweep(columns, factor, passed_on, grid, groups, order)
         index = None if groups is not None or not self.act_order else _group_index(order, grid.group_size)
         in_place = torch.empty_like(codes).index_copy_(0, order, codes).T.contiguous()
         return Codes(in_place, scale, zero, index, used)
+
+    def passed_on(
+        self, statistics: LayerStatistics, factor: torch.Tensor, order: torch.Tensor
+    ) -> torch.Tensor | None:
+        """What later columns take over from each column besides its error, [n_in, n_in]; nothing here."""
+        return None
 
     def _fixed_groups(
         self, original: torch.Tensor, alive: torch.Tensor, grid: WeightGrid
@@ -95,6 +102,7 @@ def _group_index(order: torch.Tensor, group_size: int) -> torch.Tensor:
 def _sweep(
     columns: torch.Tensor,
     factor: torch.Tensor,
+    passed_on: torch.Tensor | None,
     grid: WeightGrid,
     groups: tuple[torch.Tensor, torch.Tensor] | None,
     order: torch.Tensor,
@@ -112,8 +120,13 @@ def _sweep(
         else:
             width = len(columns) // groups[0].shape[1]
             expanded = [part.T[order[start:stop] // width] for part in groups]
-        errors = _sweep_block(block, factor[start:stop, start:stop], expanded, grid.wbits, codes[start:stop])
+        inside = None if passed_on is None else passed_on[start:stop, start:stop]
+        errors = _sweep_block(
+            block, factor[start:stop, start:stop], inside, expanded, grid.wbits, codes[start:stop]
+        )
         columns[stop:].addmm_(factor[start:stop, stop:].T, errors, alpha=-1)
+        if passed_on is not None:
+            columns[stop:].addmm_(passed_on[start:stop, stop:].T, block)
     if groups is not None:
         return codes, *groups
     return codes, torch.cat([scale for scale, _ in found], 1), torch.cat([zero for _, zero in found], 1)
@@ -122,6 +135,7 @@ def _sweep(
 def _sweep_block(
     block: torch.Tensor,
     factor: torch.Tensor,
+    passed_on: torch.Tensor | None,
     parameters: list[torch.Tensor],
     bits: int,
     codes: torch.Tensor,
@@ -135,4 +149,6 @@ def _sweep_block(
         codes[i] = quantized
         error = torch.sub(block[i], quantized.sub_(zeros[i]).mul_(scales[i]), out=errors[i]).div_(pivot)
         block[i + 1 :].addr_(factor[i, i + 1 :], error, alpha=-1)
+        if passed_on is not None:
+            block[i + 1 :].addr_(passed_on[i, i + 1 :], block[i])
     return errors

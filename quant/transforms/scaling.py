@@ -37,6 +37,7 @@ class ChannelScale:
         return replace(
             statistics,
             gram=statistics.gram / scale / scale.unsqueeze(1),
+            cross=None if statistics.cross is None else statistics.cross / scale / scale.unsqueeze(1),
             absmax=statistics.absmax / scale,
             mean_abs=statistics.mean_abs / scale,
             sample=statistics.sample / scale,

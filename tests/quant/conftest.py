@@ -17,6 +17,7 @@ class Layer:
     calibration: torch.Tensor  # [320, 256]
     held_out: torch.Tensor  # [40, 256]
     statistics: LayerStatistics
+    full: torch.Tensor  # [320, 256], the calibration tokens in a full-precision model
 
     @property
     def gram(self) -> np.ndarray:
@@ -42,7 +43,8 @@ def layer() -> Layer:
     weight[:, [10, 90]] *= 4
     weight[:, 131] = 0.5  # the dead input holds the peak of its group
     x = torch.tensor(tokens, dtype=torch.float32)
+    full = x + torch.tensor(0.1 * rng.standard_normal(tokens.shape) * gain, dtype=torch.float32)
     collector = StatisticsCollector(features, sample_rows=64, seed=1)
-    collector.add(x[:320])
+    collector.add(x[:320], full[:320])
     collector.add_held_out(x[320:])
-    return Layer(torch.tensor(weight, dtype=torch.float32), x[:320], x[320:], collector.finish())
+    return Layer(torch.tensor(weight, dtype=torch.float32), x[:320], x[320:], collector.finish(), full[:320])

@@ -27,6 +27,7 @@ OF_GPTQ = {
     "static_groups": st.booleans(),
     "damping": st.sampled_from([0.005, 0.01, 0.1, 1]),
 }
+OF_GPTAQ = {**OF_GPTQ, "gptaq_alpha": st.sampled_from([0, 0.25, 1])}
 OF_NEAREST = {"clip_search": st.booleans()}
 OF_TRANSFORM = {
     "smoothquant": {"alpha": st.sampled_from([0.3, 0.5, 0.8])},
@@ -47,7 +48,7 @@ def flat_fields(draw: Any) -> dict[str, Any]:
     fields = {"method": method, "rounding": rounding, "transform": transform}
     fields["abits"] = draw(st.sampled_from([4, 8, 16]))
     choices = dict(COMMON)
-    choices |= {"gptq": OF_GPTQ, "nearest": OF_NEAREST}[rounding]
+    choices |= {"gptq": OF_GPTQ, "gptaq": OF_GPTAQ, "nearest": OF_NEAREST}[rounding]
     choices |= OF_ACTIVATION if fields["abits"] < 16 else {}
     choices |= OF_TRANSFORM.get(transform, {})
     return fields | draw(st.fixed_dictionaries({}, optional=choices))
@@ -70,7 +71,7 @@ def test_order_and_spelled_out_defaults_do_not_matter(fields: dict[str, Any], ra
 @settings(max_examples=150, deadline=None)
 def test_every_field_that_changes_changes_the_canonical_form(fields: dict[str, Any], data: Any) -> None:
     recipe = resolve(fields)
-    known = {**COMMON, **OF_NEAREST, **OF_GPTQ, **OF_ACTIVATION}
+    known = {**COMMON, **OF_NEAREST, **OF_GPTAQ, **OF_ACTIVATION}
     known |= {name: values for fields in OF_TRANSFORM.values() for name, values in fields.items()}
     available = sorted(name for name, value in recipe.fields().items() if value is not None and name in known)
     name = data.draw(st.sampled_from(available))
@@ -119,7 +120,7 @@ def test_symmetric_names_the_grid_of_the_method() -> None:
 
 
 REFUSED = [
-    ({}, "method", "method is missing; valid: awq, gptq, rtn, smoothquant"),
+    ({}, "method", "method is missing; valid: awq, gptaq, gptq, rtn, smoothquant"),
     ({"method": "gtpq"}, "method", 'unknown method "gtpq"; did you mean "gptq"?'),
     ({"method": 4}, "method", "method must be a name, not 4"),
     ({"method": "rtn", "wbit": 4}, "wbit", 'unknown recipe field "wbit"; did you mean "wbits"?'),

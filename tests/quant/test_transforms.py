@@ -37,11 +37,11 @@ def test_statistics_are_those_of_the_transformed_inputs(layer: Any, name: str) -
     fitted = fit(name, layer)
     found = fitted.apply_statistics(layer.statistics)
     collector = StatisticsCollector(layer.weight.shape[1], sample_rows=64, seed=1)
-    collector.add(fitted.apply_input(layer.calibration))
+    collector.add(fitted.apply_input(layer.calibration), fitted.apply_input(layer.full))
     collector.add_held_out(fitted.apply_input(layer.held_out))
     expected = collector.finish()
     assert found.tokens == expected.tokens
-    for part in ("gram", "absmax", "mean_abs", "sample", "held_out"):
+    for part in ("gram", "absmax", "mean_abs", "sample", "held_out", "cross"):
         a, b = getattr(found, part), getattr(expected, part)
         assert (a - b).norm() < 1e-5 * b.norm(), part
 
