@@ -5,7 +5,7 @@ Weights are dequantized once when the block is built; quality is measured, no in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.spec import NORMS, RESIDUAL_LAYERS, SCORE_LAYERS, SITES
 from models.transformer import Block
 from quant.activation import Activation
 from quant.packing import PackedLinear
+from quant.protocols import Site
+from quant.statistics import LayerStatistics
 
 
 class QuantizedLinear(nn.Module):
@@ -38,6 +41,22 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(self.activation.quantize(self.transform.apply_input(x)), self.weight, self.bias)
+
+
+def sites(block: Block, statistics: Mapping[str, LayerStatistics]) -> Iterator[Site]:
+    """What the quantizers see of a block, one Site per tensor that its linear layers read."""
+    writes = {"v_proj": block.head_dim, **dict.fromkeys(RESIDUAL_LAYERS, -1)}
+    for site in dict.fromkeys(SITES.values()):
+        layers = [layer for layer, read in SITES.items() if read == site]
+        norm = NORMS.get(site)
+        yield Site(
+            weights={layer: block.get_submodule(layer).get_parameter("weight").detach() for layer in layers},
+            statistics=statistics[site].to(block.q_proj.weight.device),
+            unclipped=SCORE_LAYERS,
+            gain=None if norm is None else block.get_submodule(norm).get_parameter("weight").detach(),
+            inside=norm is None,
+            writes=writes,
+        )
 
 
 def quantize_block(block: Block, layers: Mapping[str, PackedLinear], activation: Activation) -> Block:

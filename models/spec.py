@@ -97,6 +97,12 @@ SITES: dict[str, str] = {
 # Their outputs meet in the product of attention scores, so the error of one alone says little.
 SCORE_LAYERS = frozenset({"q_proj", "k_proj"})
 
+# The norm that a site comes out of; the other sites lie inside the block.
+NORMS: dict[str, str] = {"attention_input": "input_norm", "mlp_input": "post_norm"}
+
+# Layers whose outputs are added to the residual stream.
+RESIDUAL_LAYERS = ("o_proj", "down_proj")
+
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a checkpoint folder; ModelError when there is none or it is not JSON."""

@@ -23,12 +23,14 @@ from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 
+from quant.errors import PoisonedLayer
 from quant.lazy import torch
+from quant.statistics import hash_positions
 
 _WIDEST = 64  # powers of two are applied in factors up to this order: small matrix products, few passes
 
 
-class NoHadamard(ValueError):
+class NoHadamard(PoisonedLayer):
     """No construction here gives a Hadamard matrix of this order."""
 
 
@@ -77,8 +79,7 @@ def apply_hadamard(x: torch.Tensor, transpose: bool = False) -> torch.Tensor:
 
 def random_signs(features: int, seed: int) -> torch.Tensor:
     """int8 [features] of ±1, the same for equal (features, seed) on every machine."""
-    generator = torch.Generator().manual_seed(seed)
-    return (2 * torch.randint(2, (features,), generator=generator) - 1).to(torch.int8)
+    return (2 * (hash_positions(torch.arange(features), seed) & 1) - 1).to(torch.int8)
 
 
 def _apply_sylvester(x: torch.Tensor, twos: int) -> torch.Tensor:

@@ -49,10 +49,11 @@ def quantize_layer(
     fitted = transform or recipe.transform.fit(Site({"": weight}, statistics), recipe.weights)[""]
     turned = fitted.apply_weight(weight)
     seen = None if statistics is None else fitted.apply_statistics(statistics)
-    grid = recipe.allocation.allocate(recipe.weights, turned, seen)
-    rounded = recipe.rounding.quantize(turned, grid, seen)
+    wanted = fitted.apply_output(turned)
+    grid = recipe.allocation.allocate(recipe.weights, wanted, seen)
+    rounded = recipe.rounding.quantize(wanted, grid, seen)
     packed = PackedLinear.pack(rounded, grid, fitted)
-    report = _weight_report(turned, rounded, packed)
+    report = _weight_report(wanted, rounded, packed)
     report |= _output_report(weight, turned, packed, recipe, statistics, seen)
     return packed, report | {"seconds": time.perf_counter() - started}
 
@@ -79,12 +80,12 @@ def check_statistics(recipe: Recipe, statistics: LayerStatistics | None, feature
         raise PoisonedLayer("the calibration inputs hold values that are not finite, or too large to square")
 
 
-def _weight_report(turned: torch.Tensor, rounded: Codes, packed: PackedLinear) -> Report:
-    found = packed.dequantize()
+def _weight_report(wanted: torch.Tensor, rounded: Codes, packed: PackedLinear) -> Report:
+    found = packed.unpack().dequantize()
     bits = packed.bits()
     return {
-        "relative_weight_error": _ratio((found - turned).norm().item(), turned.norm().item()),
-        "clipped_fraction": _clipped_fraction(turned, rounded, packed.grid),
+        "relative_weight_error": _ratio((found - wanted).norm().item(), wanted.norm().item()),
+        "clipped_fraction": _clipped_fraction(wanted, rounded, packed.grid),
         "damping_used": rounded.damping_used,
         "finite": bool(torch.isfinite(found).all()),
         "code_bits": bits.code,

@@ -98,8 +98,9 @@ class PackedLinear:
         )
 
     def dequantize(self, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Ŵ [n_out, n_in] in the coordinates of T (the factor of Qa(x T)), float32 unless dtype says otherwise."""
-        return self.unpack().dequantize().to(dtype or torch.float32)
+        """Ŵ [n_out, n_in] with inputs in the coordinates of T (the factor of Qa(x T)) and outputs in the
+        checkpoint's, float32 unless dtype says otherwise."""
+        return self.transform.restore_output(self.unpack().dequantize()).to(dtype or torch.float32)
 
     def effective(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Ŵ [n_out, n_in] in the coordinates of the checkpoint, for comparison with the original weight."""

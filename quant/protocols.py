@@ -7,7 +7,7 @@ quant.registry.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from quant.lazy import torch
@@ -23,11 +23,17 @@ class Site:
 
     weights: layer name -> [n_out, n_in]. statistics: of the shared input, None where nothing needs them.
     unclipped: layers whose weights must not be cut by a search that looks at one layer's output at a time.
+    gain: [n_in], of the norm that the input comes out of, where there is one. inside: the input is not the
+    (normed) residual stream. writes: layer -> −1 where its outputs are added to the residual stream, the head
+    size where they are summed over tokens head by head.
     """
 
     weights: Mapping[str, torch.Tensor]
     statistics: LayerStatistics | None = None
     unclipped: frozenset[str] = frozenset()
+    gain: torch.Tensor | None = None
+    inside: bool = False
+    writes: Mapping[str, int] = field(default_factory=dict)
 
 
 class FittedTransform(Protocol):
@@ -47,6 +53,14 @@ class FittedTransform(Protocol):
         """The inverse of apply_weight: a weight back in the original input coordinates."""
         ...
 
+    def apply_output(self, weight: torch.Tensor) -> torch.Tensor:
+        """The rows of weight [n_out, n_in] in the basis they are rounded in."""
+        ...
+
+    def restore_output(self, weight: torch.Tensor) -> torch.Tensor:
+        """The inverse of apply_output."""
+        ...
+
     def apply_statistics(self, statistics: LayerStatistics) -> LayerStatistics:
         """Statistics of xT from those of x: H' = Tᵀ H T."""
         ...
@@ -61,6 +75,10 @@ class Transform(Protocol):
 
     name: ClassVar[str]
     needs_statistics: ClassVar[bool]
+
+    def check_features(self, features: int) -> None:
+        """Raise RecipeError where a layer of `features` inputs cannot be transformed."""
+        ...
 
     def fit(self, site: Site, grid: WeightGrid) -> Mapping[str, FittedTransform]:
         """T for each layer of the site, the same on the input side; the weights will be rounded on `grid`."""

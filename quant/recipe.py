@@ -64,7 +64,8 @@ class Recipe:
         return found
 
     def check_features(self, features: int) -> None:
-        """Raise RecipeError unless the group sizes divide the `features` inputs of a layer."""
+        """Raise RecipeError unless the parts fit a layer with `features` inputs."""
+        self.transform.check_features(features)
         check_divides(self.weights.group_size, features)
         check_divides(self.activation.activation_group_size, features, "activation_group_size")
 

@@ -15,9 +15,10 @@ from quant.rounding.gptq import GPTQ
 from quant.rounding.nearest import Nearest
 from quant.transforms.awq import AWQ
 from quant.transforms.identity import Identity
+from quant.transforms.quarot import QuaRot
 from quant.transforms.smoothquant import SmoothQuant
 
-TRANSFORMS: dict[str, type[Transform]] = {cls.name: cls for cls in (Identity, SmoothQuant, AWQ)}
+TRANSFORMS: dict[str, type[Transform]] = {cls.name: cls for cls in (Identity, SmoothQuant, AWQ, QuaRot)}
 ROUNDINGS: dict[str, type[Rounding]] = {cls.name: cls for cls in (Nearest, GPTQ, GPTAQ)}
 ALLOCATIONS: dict[str, type[Allocation]] = {cls.name: cls for cls in (Uniform,)}
 
@@ -41,6 +42,18 @@ METHODS: dict[str, Preset] = {
     "awq": Preset(
         "AWQ: scales that make salient channels finer, then clipped round-to-nearest, both searched",
         {"transform": "awq", "clip_search": True, "weight_grid": "asym_minmax", "clamp_zero": True},
+    ),
+    "quarot": Preset(
+        "QuaRot: Hadamard rotations, then clipped GPTQ per row and activations per token; W4A4, symmetric",
+        {
+            "transform": "quarot",
+            "rounding": "gptq",
+            "abits": 4,
+            "group_size": -1,
+            "weight_grid": "sym_restricted",
+            "mse_clip": True,
+        },
+        symmetric_grid="sym_restricted",
     ),
     "smoothquant": Preset(
         "SmoothQuant: a scale per channel moves outliers from activations into weights; W8A8, per row and token",

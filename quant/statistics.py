@@ -7,7 +7,7 @@ refused here: they make the Gram matrix non-finite, and quantize_layer refuses t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 from quant.lazy import torch
@@ -52,6 +52,27 @@ class LayerStatistics:
     def _tensors(self) -> dict[str, torch.Tensor]:
         parts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "tokens"}
         return {name: part for name, part in parts.items() if part is not None}
+
+
+def transformed(statistics: LayerStatistics, apply: Callable[[torch.Tensor], torch.Tensor]) -> LayerStatistics:
+    """Statistics of xT for apply(x) = xT on rows [..., n]: sums exactly (Tᵀ H T), absmax and mean_abs from the
+    sample. That misses the rarest tokens: absmax comes out too small where one token is extreme.
+    """
+    sample = apply(statistics.sample)
+    return LayerStatistics(
+        gram=_conjugate(statistics.gram, apply),
+        absmax=sample.abs().amax(0),
+        mean_abs=sample.abs().mean(0),
+        tokens=statistics.tokens,
+        sample=sample,
+        held_out=apply(statistics.held_out),
+        cross=None if statistics.cross is None else _conjugate(statistics.cross, apply),
+    )
+
+
+def _conjugate(matrix: torch.Tensor, apply: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """Tᵀ M T from apply(M) = M T alone."""
+    return apply(apply(matrix).T).T.contiguous()
 
 
 class StatisticsCollector:
@@ -134,7 +155,7 @@ class _RowSample:
     def add(self, rows: torch.Tensor) -> None:
         positions = torch.arange(self.seen, self.seen + len(rows))
         self.seen += len(rows)
-        keys = torch.cat([self._keys, _mix(positions, self.seed)])
+        keys = torch.cat([self._keys, hash_positions(positions, self.seed)])
         chosen = keys.argsort(stable=True)[: self.size].sort().values
         new = chosen[chosen >= len(self._keys)] - len(self._keys)
         old = chosen[chosen < len(self._keys)]
@@ -142,8 +163,8 @@ class _RowSample:
         self._keys = keys[chosen]
 
 
-def _mix(positions: torch.Tensor, seed: int) -> torch.Tensor:
-    """A well-mixed int64 per (seed, position): splitmix64, whose products are meant to wrap."""
+def hash_positions(positions: torch.Tensor, seed: int) -> torch.Tensor:
+    """A well-mixed int64 per (seed, position), the same anywhere: splitmix64, whose products are meant to wrap."""
     word = positions * _signed(0x9E3779B97F4A7C15) + _signed(seed * 0xD1B54A32D192ED03)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         word = (word ^ _shift_right(word, shift)) * _signed(factor)

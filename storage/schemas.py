@@ -34,6 +34,7 @@ RECIPE: Columns = {
     "clamp_zero": ("bool", "zero points kept within the codes on asym_minmax"),
     "scale_search": ("bool", "AWQ's scale per input channel searched for least output error"),
     "clip_search": ("bool", "AWQ's clipping of weights searched for least output error"),
+    "rotation_seed": ("int64", "seed of the random part of a rotation"),
     "activation_symmetric": ("bool", "activation grid without zero point"),
     "activation_group_size": ("int32", "activations per scale; -1 is one per token"),
     "activation_clip_ratio": ("double", "share of the activation range that is kept"),

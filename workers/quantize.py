@@ -8,13 +8,11 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from models.quantized import block_tensors
-from models.spec import SCORE_LAYERS, SITES
+from models.quantized import block_tensors, sites
 from pipeline.cells import calibration_columns
 from pipeline.tasks import Quantize
 from quant.errors import PoisonedLayer
 from quant.packing import PackedLinear
-from quant.protocols import Site
 from quant.site import quantize_site
 from storage.artifacts import Store
 from storage.tables import write_table
@@ -31,17 +29,15 @@ def quantize(task: Quantize, store: Store, memory: Memory, folder: Path, facts: 
     block = checkpoint_of(task.model).block(task.block).to(task.model.device)
     layers: dict[str, PackedLinear] = {}
     rows = []
-    for site in dict.fromkeys(SITES.values()):
-        weights = {n: block.get_submodule(n).get_parameter("weight") for n, read in SITES.items() if read == site}
+    for site in sites(block, statistics):
         try:
-            seen = statistics[site].to(task.model.device)
-            done = quantize_site(Site(weights, seen, unclipped=SCORE_LAYERS), task.recipe)
+            done = quantize_site(site, task.recipe)
         except PoisonedLayer as error:
             raise PoisonedLayer(f"block {task.block} {error}") from None
         for name, (layers[name], report) in done.items():
             if not report["finite"]:
                 raise PoisonedLayer(f"block {task.block} {name}: the quantized weight is not finite")
-            rows.append({**_labels(task, name, weights[name].shape), **report})
+            rows.append({**_labels(task, name, site.weights[name].shape), **report})
     save_file({k: t.cpu().contiguous() for k, t in block_tensors(layers).items()}, folder / "block.safetensors")
     meta = {"recipe": task.recipe.canonical(), "layers": {name: p.meta() for name, p in layers.items()}}
     (folder / "block.json").write_text(json.dumps(meta, sort_keys=True))

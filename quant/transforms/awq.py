@@ -40,6 +40,9 @@ class AWQ:
 
     scale_search: bool = True
 
+    def check_features(self, features: int) -> None:
+        """Any width will do."""
+
     def fit(self, site: Site, grid: WeightGrid) -> dict[str, AwqScale]:
         """One set of scales [n_in] for all layers of the site."""
         if site.statistics is None:

@@ -20,6 +20,9 @@ class Identity:
     name: ClassVar[str] = "identity"
     needs_statistics: ClassVar[bool] = False
 
+    def check_features(self, features: int) -> None:
+        """Any width will do."""
+
     def fit(self, site: Site, grid: WeightGrid) -> dict[str, Identity]:
         """Itself for every layer."""
         return dict.fromkeys(site.weights, self)
@@ -38,6 +41,14 @@ class Identity:
         return weight
 
     def restore_weight(self, weight: torch.Tensor) -> torch.Tensor:
+        """weight."""
+        return weight
+
+    def apply_output(self, weight: torch.Tensor) -> torch.Tensor:
+        """weight."""
+        return weight
+
+    def restore_output(self, weight: torch.Tensor) -> torch.Tensor:
         """weight."""
         return weight
 

@@ -31,6 +31,14 @@ class ChannelScale:
         """W·diag(1/s), float32."""
         return weight.float() / self._scale(weight)
 
+    def apply_output(self, weight: torch.Tensor) -> torch.Tensor:
+        """weight."""
+        return weight
+
+    def restore_output(self, weight: torch.Tensor) -> torch.Tensor:
+        """weight."""
+        return weight
+
     def apply_statistics(self, statistics: LayerStatistics) -> LayerStatistics:
         """Every statistic of x/s, exactly: all of them scale with the channels."""
         scale = self._scale(statistics.gram)

@@ -37,6 +37,9 @@ class SmoothQuant:
     def __post_init__(self) -> None:
         check_interval("alpha", self.alpha, 0.0, 1.0)
 
+    def check_features(self, features: int) -> None:
+        """Any width will do."""
+
     def fit(self, site: Site, grid: WeightGrid) -> dict[str, SmoothScale]:
         """One set of scales [n_in] for all layers of the site."""
         return dict.fromkeys(site.weights, SmoothScale(smoothing_scale(site, self.alpha)))

@@ -32,6 +32,7 @@ OF_NEAREST = {"clip_search": st.booleans()}
 OF_TRANSFORM = {
     "smoothquant": {"alpha": st.sampled_from([0.3, 0.5, 0.8])},
     "awq": {"scale_search": st.booleans()},
+    "quarot": {"rotation_seed": st.sampled_from([0, 7])},
 }
 OF_ACTIVATION = {
     "activation_symmetric": st.booleans(),
@@ -105,7 +106,7 @@ def test_presets() -> None:
     assert both.activation.grid == "sym_restricted"
 
 
-RESTRICTED: set[str] = set()  # methods whose papers use the grid that cuts nothing
+RESTRICTED = {"quarot"}  # methods whose papers use the grid that cuts nothing
 
 
 def test_symmetric_names_the_grid_of_the_method() -> None:
@@ -120,7 +121,7 @@ def test_symmetric_names_the_grid_of_the_method() -> None:
 
 
 REFUSED = [
-    ({}, "method", "method is missing; valid: awq, gptaq, gptq, rtn, smoothquant"),
+    ({}, "method", "method is missing; valid: awq, gptaq, gptq, quarot, rtn, smoothquant"),
     ({"method": "gtpq"}, "method", 'unknown method "gtpq"; did you mean "gptq"?'),
     ({"method": 4}, "method", "method must be a name, not 4"),
     ({"method": "rtn", "wbit": 4}, "wbit", 'unknown recipe field "wbit"; did you mean "wbits"?'),
@@ -159,6 +160,8 @@ def test_refusals_are_one_line_that_names_the_field(fields: dict[str, Any], fiel
 def test_group_sizes_are_checked_against_layers() -> None:
     recipe = resolve({"method": "rtn", "abits": 8, "group_size": 64, "activation_group_size": 128})
     recipe.check_features(256)
+    with pytest.raises(RecipeError, match=r"^transform quarot: no Hadamard matrix of order 92 "):
+        resolve({"method": "quarot"}).check_features(92)
     with pytest.raises(RecipeError, match="activation_group_size 128 does not divide the 192"):
         recipe.check_features(192)
     with pytest.raises(RecipeError, match=r"^group_size 64 does not divide the 96"):
