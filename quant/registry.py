@@ -14,11 +14,12 @@ from quant.rounding.gptaq import GPTAQ
 from quant.rounding.gptq import GPTQ
 from quant.rounding.nearest import Nearest
 from quant.transforms.awq import AWQ
+from quant.transforms.duquant import DuQuant
 from quant.transforms.identity import Identity
 from quant.transforms.quarot import QuaRot
 from quant.transforms.smoothquant import SmoothQuant
 
-TRANSFORMS: dict[str, type[Transform]] = {cls.name: cls for cls in (Identity, SmoothQuant, AWQ, QuaRot)}
+TRANSFORMS: dict[str, type[Transform]] = {cls.name: cls for cls in (Identity, SmoothQuant, AWQ, QuaRot, DuQuant)}
 ROUNDINGS: dict[str, type[Rounding]] = {cls.name: cls for cls in (Nearest, GPTQ, GPTAQ)}
 ALLOCATIONS: dict[str, type[Allocation]] = {cls.name: cls for cls in (Uniform,)}
 
@@ -54,6 +55,10 @@ METHODS: dict[str, Preset] = {
             "mse_clip": True,
         },
         symmetric_grid="sym_restricted",
+    ),
+    "duquant": Preset(
+        "DuQuant: smoothing, zigzag permutation and searched block rotations; W4A4, per row and token",
+        {"transform": "duquant", "abits": 4, "group_size": -1, "activation_symmetric": False},
     ),
     "smoothquant": Preset(
         "SmoothQuant: a scale per channel moves outliers from activations into weights; W8A8, per row and token",

@@ -33,6 +33,13 @@ OF_TRANSFORM = {
     "smoothquant": {"alpha": st.sampled_from([0.3, 0.5, 0.8])},
     "awq": {"scale_search": st.booleans()},
     "quarot": {"rotation_seed": st.sampled_from([0, 7])},
+    "duquant": {
+        "alpha": st.sampled_from([0.3, 0.5, 0.8]),
+        "rotation_block": st.sampled_from([32, 128]),
+        "rotation_steps": st.sampled_from([16, 256]),
+        "rotation_pivot": st.sampled_from(["channel", "row"]),
+        "rotation_seed": st.sampled_from([0, 7]),
+    },
 }
 OF_ACTIVATION = {
     "activation_symmetric": st.booleans(),
@@ -121,7 +128,7 @@ def test_symmetric_names_the_grid_of_the_method() -> None:
 
 
 REFUSED = [
-    ({}, "method", "method is missing; valid: awq, gptaq, gptq, quarot, rtn, smoothquant"),
+    ({}, "method", "method is missing; valid: awq, duquant, gptaq, gptq, quarot, rtn, smoothquant"),
     ({"method": "gtpq"}, "method", 'unknown method "gtpq"; did you mean "gptq"?'),
     ({"method": 4}, "method", "method must be a name, not 4"),
     ({"method": "rtn", "wbit": 4}, "wbit", 'unknown recipe field "wbit"; did you mean "wbits"?'),
@@ -162,6 +169,8 @@ def test_group_sizes_are_checked_against_layers() -> None:
     recipe.check_features(256)
     with pytest.raises(RecipeError, match=r"^transform quarot: no Hadamard matrix of order 92 "):
         resolve({"method": "quarot"}).check_features(92)
+    with pytest.raises(RecipeError, match=r"^rotation_block 128 does not divide the 96 .* sizes that do: 16, 32"):
+        resolve({"method": "duquant"}).check_features(96)
     with pytest.raises(RecipeError, match="activation_group_size 128 does not divide the 192"):
         recipe.check_features(192)
     with pytest.raises(RecipeError, match=r"^group_size 64 does not divide the 96"):
