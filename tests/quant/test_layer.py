@@ -41,13 +41,13 @@ def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
 @pytest.mark.parametrize("transform", sorted(TRANSFORMS))
 @pytest.mark.parametrize("abits", [16, 4])
 def test_the_report_is_true(layer: Any, rounding: str, transform: str, abits: int) -> None:
-    recipe = resolve({"method": "rtn", "rounding": rounding, "transform": transform, "wbits": 3, "abits": abits})
+    recipe = resolve({"method": "rtn", "rounding": rounding, "transform": transform, "wbits": 4, "abits": abits})
     packed, report = quantize_layer(layer.weight, recipe, layer.statistics)
     assert set(report) == REPORT
     x, w, held_out = (part.double() for part in (layer.calibration, layer.weight, layer.held_out))
     effective = packed.effective().double()
     assert report["relative_output_error"] == pytest.approx(relative(x @ effective.T, x @ w.T), rel=1e-3)
-    plain = quantize_layer(layer.weight, resolve({"method": "rtn", "wbits": 3}), None)[0].dequantize().double()
+    plain = quantize_layer(layer.weight, resolve({"method": "rtn", "wbits": 4}), None)[0].dequantize().double()
     assert report["rtn_output_error"] == pytest.approx(relative(x @ plain.T, x @ w.T), rel=1e-3)
     run = recipe.activation.quantize(packed.transform.apply_input(layer.held_out)).double()
     output = run @ packed.dequantize().double().T
