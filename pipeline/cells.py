@@ -231,6 +231,8 @@ def _recipe(source: YamlFile, place: Place, model: Model, flat: dict[str, Any]) 
         recipe = resolve(flat)
         for _, n_in in model.spec.linears().values():
             recipe.check_features(n_in)
+        if recipe.needs_full_inputs:
+            raise RecipeError("sweeps collect no cross matrix, which gptaq needs; use rounding gptq", "rounding")
     except RecipeError as error:
         raise source.error((*place, error.field) if error.field else place, str(error)) from None
     return recipe

@@ -15,6 +15,7 @@ from quant.activation import Activation
 from quant.errors import RecipeError, nearest_name
 from quant.protocols import Allocation, Rounding, Transform
 from quant.registry import ALLOCATIONS, METHODS, ROUNDINGS, TRANSFORMS
+from quant.rounding.gptaq import GPTAQ
 from quant.weights import SYMMETRIC_GRIDS, WeightGrid, check_divides
 
 __all__ = ["FIELDS", "Recipe", "RecipeError", "rebuild", "resolve"]
@@ -44,6 +45,11 @@ class Recipe:
     def needs_statistics(self) -> bool:
         """Whether some part must see calibration statistics."""
         return any(part.needs_statistics for part in (self.transform, self.rounding, self.allocation))
+
+    @property
+    def needs_full_inputs(self) -> bool:
+        """Whether statistics must know the full-precision model's inputs beside the quantized one's."""
+        return isinstance(self.rounding, GPTAQ)
 
     def canonical(self) -> dict[str, dict[str, object]]:
         """The composition as plain JSON values, without the label: equal work has equal values."""

@@ -38,7 +38,9 @@ def quantize(task: Quantize, store: Store, memory: Memory, folder: Path, facts: 
             if not report["finite"]:
                 raise PoisonedLayer(f"block {task.block} {name}: the quantized weight is not finite")
             rows.append({**_labels(task, name, site.weights[name].shape), **report})
-    save_file({k: t.cpu().contiguous() for k, t in block_tensors(layers).items()}, folder / "block.safetensors")
+    # Cloned, because layers of one site may share tensors, and safetensors refuses that.
+    tensors = {name: t.cpu().contiguous().clone() for name, t in block_tensors(layers).items()}
+    save_file(tensors, folder / "block.safetensors")
     meta = {"recipe": task.recipe.canonical(), "layers": {name: p.meta() for name, p in layers.items()}}
     (folder / "block.json").write_text(json.dumps(meta, sort_keys=True))
     write_table(folder / "layers.parquet", "layers", rows)

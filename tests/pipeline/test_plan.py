@@ -203,6 +203,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown method": ({"methods": [{"method": "gptp"}]}, "gptq"),
     "unknown recipe field": ({"methods": [{"method": "gptq", "dampening": 1}]}, "damping"),
     "idle recipe field": ({"methods": [{"method": "rtn", "act_order": True}]}, "act_order has no effect"),
+    "gptaq": ({"methods": [{"method": "gptaq", "group_size": 32}]}, "use rounding gptq"),
+    "rotation block": ({"methods": [{"method": "duquant", "rotation_block": 128}]}, "sizes that do: 16, 32, 64"),
     "group size": ({"methods": [{"method": "rtn", "group_size": 128}]}, "128"),
     "unknown calibration": (
         {"methods": [{"method": "gptq", "calibration": "maskd", "group_size": 32}]},
