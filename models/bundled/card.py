@@ -44,8 +44,10 @@ SCORES = """
 ## Full-precision scores
 
 {count} items per task, {draws} likelihood draws, 16 tokens in 16 steps; accuracy in per cent, standard
-error of one score about {error:.1f}. Every training seed that was run is listed; seed {shipped} is shipped
-because it was the first, not because it was best. The corpus and the items are the same for all seeds.
+error of one score about {error:.1f}. Corpus and items are the same for all training seeds; seed {shipped} is
+shipped. The recipe (shares of the families, number of people, size of sums) was adjusted three times by
+looking at runs of seed 0, so the other seeds are the fairer picture of what the recipe gives: which skill is
+learned late, and so how well, differs from seed to seed.
 
 | training seed | {names} | mean | CPU minutes |
 |---|{rules}|---|---|
@@ -86,6 +88,7 @@ A quick look: a sweep gives intervals.
 """
 
 Scores = Mapping[str, float]
+LOW, HIGH = 0.80, 0.95  # low enough to fall visibly, high enough to have something to lose
 
 
 def percent(scores: Scores) -> str:
@@ -94,12 +97,21 @@ def percent(scores: Scores) -> str:
     return " | ".join(f"{value:.1f}" for value in [*values, sum(values) / len(values)])
 
 
-def verdict(scores: Scores) -> str:
-    """Which tasks of the shipped model miss the window."""
-    missed = [f"{task} ({100 * scores[task]:.1f})" for task in TASKS if not 0.80 <= scores[task] <= 0.95]
-    if missed:
-        return f"The shipped model misses it on: {', '.join(missed)}."
-    return "The shipped model is inside it on every task."
+def misses(scores: Scores) -> str:
+    """The tasks outside the window, with their scores; empty when there are none."""
+    return ", ".join(
+        f"{task} {100 * scores[task]:.1f}" for task in TASKS if not LOW <= round(scores[task], 4) <= HIGH
+    )
+
+
+def verdict(seeds: Mapping[str, Scores], cast: Scores) -> str:
+    """What misses the window: the shipped files, then every training seed that does."""
+    missed = misses(cast)
+    first = (
+        f"The shipped model misses it: {missed}." if missed else "The shipped model is inside it on every task."
+    )
+    others = [f"Seed {seed} misses it: {misses(scores)}." for seed, scores in seeds.items() if misses(scores)]
+    return " ".join([first, *others])
 
 
 def scores_section(seeds: Mapping[str, Scores], shipped: str, cast: Scores, count: int, draws: int) -> str:
@@ -114,7 +126,7 @@ def scores_section(seeds: Mapping[str, Scores], shipped: str, cast: Scores, coun
         names=" | ".join(TASKS),
         rules="|".join(["---"] * len(TASKS)),
         rows="\n".join(rows),
-        verdict=verdict(cast),
+        verdict=verdict(seeds, cast),
     )
 
 
