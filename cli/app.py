@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -61,7 +63,12 @@ def main() -> None:
     """Entry point of the console script."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal still gets its table
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    with contextlib.suppress(BrokenPipeError):  # `dlq ... | head`
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # Nothing is left to do, and C++ threads of libraries may abort a process that tears itself down.
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -6,24 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from quant.recipe import FIELDS
+
 Row = Mapping[str, Any]
 
-DETAILS = (
-    "calibration",
-    "propagation",
-    "transform",
-    "rounding",
-    "allocation",
-    "weight_grid",
-    "act_order",
-    "static_groups",
-    "damping",
-    "mse_clip",
-    "alpha",
-    "activation_symmetric",
-    "activation_group_size",
-    "activation_clip_ratio",
-)
+BASE = ("method", "wbits", "abits", "group_size", "symmetric")  # in every label, where they say something
+DETAILS = ("calibration", "propagation", *(name for name in FIELDS if name not in BASE))
 SETTINGS = (
     "dtype",
     "device",
