@@ -78,7 +78,7 @@ gains, so the order of methods on this model says nothing about their order on r
 DAMAGE = """
 ## What quantization does to it
 
-Shipped model, {count} items per task, {draws} likelihood draws, one number of bits per output channel
+Shipped model, {count} items per task, {draws} likelihood draws, one scale per output channel
 (asymmetric grid), {rows_used} calibration rows, one calibration seed, statistics of the full-precision model.
 A quick look: a sweep gives intervals.
 
