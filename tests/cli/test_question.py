@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,10 @@ def answer(process: SimpleNamespace, grid: Path, folder: Path, text: bytes) -> t
     while b"[y/N]: " not in shown:
         shown += os.read(ours, 1000)
     os.write(ours, text)
-    while True:
+    for _ in range(30):
+        if not select.select([ours], [], [], 2.0)[0]:
+            os.write(ours, text)  # a Ctrl-C just before the process begins to read is lost on it: type it again
+            continue
         try:
             shown += os.read(ours, 1000)
         except OSError:  # the other end was closed
