@@ -14,10 +14,13 @@ import pytest
 
 from cli.errors import SIGINT, USAGE
 
+# A test run in the background of a shell hands down an ignored SIGINT; a terminal does not.
 ASK = """
+import signal
 import sys
 import cli.submit
 from cli.app import run
+signal.signal(signal.SIGINT, signal.default_int_handler)
 cli.submit.MANY_TASKS = 1
 sys.exit(run(sys.argv[1:]))
 """
