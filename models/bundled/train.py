@@ -122,7 +122,7 @@ def train(corpus: Corpus, seed: int, schedule: Schedule, watch: Watch) -> Masked
         for stepper, rate in zip(steppers, rates, strict=True):
             stepper.param_groups[0]["lr"] = rate * schedule.factor(step)
         loss = loss_of(model, *noise(corpus.batch(rng), generator))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for stepper in steppers:
             stepper.step()
